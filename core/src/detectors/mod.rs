@@ -1,0 +1,1 @@
+//! Code that turns matching events into firings: one file per detector.

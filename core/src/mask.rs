@@ -1,0 +1,43 @@
+//! Secrets are replaced before anything is stored.
+
+use serde_json::{Map, Value};
+
+/// What a masked value looks like.
+pub const MASKED: &str = "***";
+
+/// A key that contains one of these (case-insensitively, `-` read as `_`) has its whole value masked. anomaly-infra's list.
+pub const FRAGMENTS: [&str; 14] = [
+    "password", "token", "refresh", "access", "authorization", "secret", "api_key", "card", "cvv", "pin", "cookie", "session", "csrf", "set_cookie",
+];
+
+/// Whether a key's name likely holds a secret.
+pub fn is_sensitive(key: &str) -> bool {
+    let normal = key.to_lowercase().replace('-', "_");
+    FRAGMENTS.iter().any(|fragment| normal.contains(fragment))
+}
+
+/// A masked copy of a JSON object, all the way down.
+pub fn object(data: &Map<String, Value>) -> Map<String, Value> {
+    data.iter().map(|(key, value)| (key.clone(), if is_sensitive(key) { MASKED.into() } else { json(value) })).collect()
+}
+
+/// A masked copy of a JSON value: objects inside arrays are walked too.
+pub fn json(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(object(map)),
+        Value::Array(items) => Value::Array(items.iter().map(json).collect()),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn secrets_are_masked_by_the_name_of_their_key_at_any_depth() {
+        let masked = json(&json!({"form": "x", "Access-Token": 1, "a": [{"PIN": {"b": 2}, "ok": null}], "shipping_address": "quirk of the package"}));
+        assert_eq!(masked, json!({"form": "x", "Access-Token": "***", "a": [{"PIN": "***", "ok": null}], "shipping_address": "***"}));
+    }
+}

@@ -1,0 +1,256 @@
+//! Rules as data: what to look for, written in YAML, loaded whole or not at all.
+//!
+//! This module holds the compiled form. [`load`] reads a pack's files into it and reports every problem at once.
+
+pub mod load;
+
+use crate::expr::Expr;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How much a rule may do. A flag can only lower it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Not evaluated at all.
+    Off,
+    /// Evaluated and counted in metrics; no decision.
+    Shadow,
+    /// Decisions without any action.
+    Signal,
+    /// Decisions that may alert.
+    Alert,
+    /// Decisions that may do all that policy allows.
+    Enforce,
+}
+
+/// Severity of a profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Worth a line in a list.
+    Low,
+    /// Worth a look.
+    Medium,
+    /// Worth a person's time today.
+    High,
+    /// Worth waking someone.
+    Critical,
+}
+
+/// What the behaviour is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    /// How requests are made.
+    Request,
+    /// Reaching for what is not allowed.
+    Permission,
+    /// Bending the business's rules.
+    Business,
+}
+
+/// Score, severity and category of an anomaly type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// 0 to 100.
+    pub risk_score: u8,
+    /// Severity.
+    pub severity: Severity,
+    /// Category.
+    pub category: Category,
+}
+
+/// How a `count` rule keeps its window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// `(t - within, t]`, exact.
+    Sliding,
+    /// Starts with the first hit and ends `within` later; the next hit starts a new one. In arrival order.
+    Fixed,
+}
+
+/// When a `count` rule fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firing {
+    /// Once when the threshold is reached; again only after the count fell below it, or `once_per` later.
+    Edge,
+    /// On every event at and past the threshold.
+    Every,
+}
+
+/// The detector of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detector {
+    /// Fires on every event that passes `when`.
+    Match,
+    /// Fires when `at_least` events passed `when` within `within_ms`.
+    Count {
+        /// Threshold K: 1 to 64 for sliding windows, any positive number for fixed ones.
+        at_least: u32,
+        /// Length of the window.
+        within_ms: i64,
+        /// Sliding or fixed.
+        window: Window,
+        /// Edge or every.
+        firing: Firing,
+    },
+}
+
+/// A value recorded with a decision.
+#[derive(Debug)]
+pub enum Recorded {
+    /// `$count`: the events in the window, this one included (at most `at_least` for a sliding window).
+    Count,
+    /// `$window_seconds`: the window's length.
+    WindowSeconds,
+    /// An expression over the event.
+    Expr(Expr),
+}
+
+/// Where a signal's anomaly type comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignalType {
+    /// Named by the rule.
+    Named(String),
+    /// The event's own `anomaly_type`: the app reports it.
+    Reported,
+}
+
+/// What a firing says.
+#[derive(Debug)]
+pub struct Signal {
+    /// The anomaly type; its profile gives score, severity and category.
+    pub ty: SignalType,
+    /// Shown to the user who is blocked or challenged; safe to show.
+    pub user_message: String,
+    /// For the operator.
+    pub internal_message: String,
+    /// No second edge within this time; 0 for none. Keyed like the rule.
+    pub once_per_ms: i64,
+    /// The status to record instead of the event's own.
+    pub status_code: Option<i64>,
+    /// Record resource type and id read off the path.
+    pub resource: bool,
+    /// Metadata, by name, in the file's order; masked when recorded.
+    pub metadata: Vec<(String, Recorded)>,
+    /// Metadata is the event's `data` (masked), besides `metadata`.
+    pub metadata_from_data: bool,
+}
+
+/// One loaded rule.
+#[derive(Debug)]
+pub struct Rule {
+    /// `area.name-with-dashes`.
+    pub id: String,
+    /// Bumped on any change of meaning.
+    pub version: u32,
+    /// What it looks for, in a few words.
+    pub title: String,
+    /// The highest effect allowed.
+    pub mode: Mode,
+    /// Index into [`RuleSet::flags`].
+    pub flag: Option<usize>,
+    /// The event type it looks at; `None` for any.
+    pub on: Option<String>,
+    /// The predicate; `None` for every event.
+    pub when: Option<Expr>,
+    /// `per`: the sub-key inside the entity.
+    pub per: Option<Expr>,
+    /// Bound on sub-keys kept per entity.
+    pub per_max: usize,
+    /// The detector.
+    pub detector: Detector,
+    /// What a firing says.
+    pub signal: Signal,
+    /// Key of its slot in the actor state: [`crate::hash::short`] of `id#state`. Survives a change of version.
+    pub slot: u64,
+}
+
+/// A flag that the pack uses, with its safe default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlagDecl {
+    /// Its name.
+    pub name: String,
+    /// Its value when no source knows it.
+    pub default: bool,
+    /// What it gates.
+    pub description: String,
+}
+
+/// An action of the policy, as recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Tell a person.
+    Alert,
+    /// Ask the user to prove who they are.
+    StepUp,
+    /// Refuse.
+    Block,
+}
+
+/// One row of the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionRow {
+    /// What to do.
+    pub action: Action,
+    /// From this score on.
+    pub at: u8,
+    /// Index into [`RuleSet::flags`]; off means the action is held back.
+    pub flag: Option<usize>,
+}
+
+/// Which signals make a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decide {
+    /// One decision per firing, score = the profile of its type.
+    PerSignal,
+}
+
+/// From score to action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Its id.
+    pub id: String,
+    /// Bumped on any change.
+    pub version: u32,
+    /// Which signals make a decision.
+    pub decide: Decide,
+    /// Index of the master flag; off means: consume, store nothing, decide nothing.
+    pub master_flag: Option<usize>,
+    /// One row per action.
+    pub actions: Vec<ActionRow>,
+    /// Which action is named in `action_taken` when several hold, first wins.
+    pub precedence: Vec<Action>,
+    /// Lateness per entity; `None` for off (every event counts, in arrival order).
+    pub allowed_lateness_ms: Option<i64>,
+    /// How many recent event ids an entity remembers to recognise repeats; 0 for none.
+    pub remember_ids: usize,
+    /// The client's address is the first value of `X-Forwarded-For` when present.
+    pub trust_forwarded_for: bool,
+}
+
+/// A loaded pack: rules, lists, profiles, flags and policy under one digest.
+#[derive(Debug)]
+pub struct RuleSet {
+    /// Digest of the pack's files and settings: the version.
+    pub digest: String,
+    /// In the order of files (by name) and documents: decisions follow it.
+    pub rules: Vec<Rule>,
+    /// Profiles by anomaly type.
+    pub profiles: BTreeMap<String, Profile>,
+    /// The profile of a type without one.
+    pub default_profile: Profile,
+    /// The flags that rules and policy use.
+    pub flags: Vec<FlagDecl>,
+    /// The policy.
+    pub policy: Policy,
+}
+
+impl RuleSet {
+    /// The profile of an anomaly type.
+    pub fn profile(&self, ty: &str) -> Profile {
+        self.profiles.get(ty).copied().unwrap_or(self.default_profile)
+    }
+}
