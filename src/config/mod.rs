@@ -1,0 +1,243 @@
+//! Settings: one typed struct per section. `config/default.toml` holds every key with its default and meaning.
+//!
+//! Layers, later wins: defaults < `--config` files < environment (`TRIPLINE_SECTION__KEY`) < flags.
+
+pub mod units;
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use units::{Bytes, Span};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who we are in Kafka.
+    pub app: App,
+    /// The cluster.
+    pub kafka: Kafka,
+    /// What is read.
+    pub input: Input,
+    /// Names and shape of the topics that Tripline writes.
+    pub topics: Topics,
+    /// The rule pack.
+    pub rules: Rules,
+    /// Feature flags.
+    pub flags: Flags,
+    /// Decisions.
+    pub decisions: Decisions,
+    /// The local state store.
+    pub state: State,
+    /// Lanes and transactions.
+    pub stream: Stream,
+    /// The event store.
+    pub sink: Sink,
+    /// Health and metrics.
+    pub admin: Admin,
+    /// The log.
+    pub log: Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// Consumer group; prefix of transactional ids and of internal topics.
+    pub id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// Brokers, comma separated.
+    pub bootstrap_servers: String,
+    /// Any librdkafka property, unless it would break exactly-once.
+    pub properties: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyedBy {
+    /// Any key, any number of topics: records are routed over the observations topic.
+    None,
+    /// One topic whose key is the actor: no hop.
+    Actor,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Partitioner {
+    /// Java's default.
+    Murmur2,
+    /// librdkafka's default (CRC32).
+    Consistent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// From the oldest record.
+    Earliest,
+    /// From now on.
+    Latest,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Topics to read.
+    #[serde(deserialize_with = "units::list")]
+    pub topics: Vec<String>,
+    /// `none` (routed) or `actor` (keyed).
+    pub keyed_by: KeyedBy,
+    /// How the producers of a keyed topic choose the partition.
+    pub partitioner: Partitioner,
+    /// Where a group without committed offsets starts.
+    pub start: Start,
+    /// Longer values are dead-lettered as `too_large`.
+    pub max_value_bytes: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Topics {
+    /// Decisions.
+    pub decisions: String,
+    /// Alerts.
+    pub alerts: String,
+    /// Dead letters.
+    pub dead_letters: String,
+    /// Observations too late to count.
+    pub late: String,
+    /// Partitions of output topics and, in routed mode, of the observations and changelog topics.
+    pub partitions: i32,
+    /// Replication factor; -1 is the broker's default.
+    pub replication_factor: i32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// Folder of the rule pack.
+    pub path: PathBuf,
+    /// JSON or YAML file that overrides the pack's settings by name; empty for none.
+    pub settings: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Flags {
+    /// JSON or YAML file; empty for none (every flag has its declared default).
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EmitWhat {
+    /// When something fired.
+    Fired,
+    /// For every event.
+    All,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Decisions {
+    /// `fired` or `all`.
+    pub emit: EmitWhat,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Folder of the state store; one process at a time.
+    pub dir: PathBuf,
+    /// Decoded actor states kept in memory, all lanes together.
+    pub cache_bytes: Bytes,
+    /// RocksDB block cache and write buffers, all tasks together.
+    pub rocksdb_bytes: Bytes,
+    /// How often committed state goes from memory to RocksDB.
+    pub write_interval: Span,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    /// Threads, each with a consumer and a transactional producer.
+    pub lanes: usize,
+    /// Stable name of this process: `group.instance.id` and `transactional.id`; empty: an id kept in the state folder.
+    pub identity: String,
+    /// Time between commits.
+    pub commit_interval: Span,
+    /// A transaction older than this is aborted by the broker.
+    pub transaction_timeout: Span,
+    /// A member that is silent for longer loses its partitions.
+    pub session_timeout: Span,
+    /// Records in one transaction at most.
+    pub max_records: usize,
+    /// Bytes of changed actor state in one transaction at most.
+    pub max_changed_bytes: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sink {
+    /// `sqlite://PATH`.
+    pub url: String,
+    /// Rows written in one database transaction at most.
+    pub batch_rows: usize,
+    /// A batch that is not full is written after this time.
+    pub batch_interval: Span,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Address of `/livez`, `/readyz` and `/metrics`; empty for none.
+    pub listen: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object per line.
+    Json,
+    /// Text.
+    Pretty,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Format.
+    pub format: LogFormat,
+    /// Filter, as `RUST_LOG` (which wins): `info`, `tripline=debug`.
+    pub level: String,
+}
+
+impl Config {
+    /// `<app.id>.internal.observations`.
+    pub fn observations_topic(&self) -> String {
+        format!("{}.internal.observations", self.app.id)
+    }
+
+    /// `<app.id>.internal.changelog`.
+    pub fn changelog_topic(&self) -> String {
+        format!("{}.internal.changelog", self.app.id)
+    }
+
+    /// `<app.id>.internal.epochs`.
+    pub fn epochs_topic(&self) -> String {
+        format!("{}.internal.epochs", self.app.id)
+    }
+
+    /// The topic whose partitions are tasks: the input in keyed mode, the observations in routed mode.
+    pub fn keyed_topic(&self) -> String {
+        match self.input.keyed_by {
+            KeyedBy::Actor => self.input.topics.first().cloned().unwrap_or_default(),
+            KeyedBy::None => self.observations_topic(),
+        }
+    }
+}
