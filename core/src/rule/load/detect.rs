@@ -110,9 +110,10 @@ pub fn read_signal(node: &Node, detector: Option<Detector>, scope: Option<&Scope
     let user_message = fields.get("user_message").map_or(Some(DEFAULT_USER_MESSAGE), |n| text(n, "`user_message`", report));
     let internal_message = fields.get("internal_message").map_or(Some(""), |n| text(n, "`internal_message`", report));
     let once_per_ms = fields.get("once_per").map_or(Some(0), |n| duration(n, "`once_per`", MAX_WITHIN_MS, report));
-    if let (Some(_), Some(Detector::Match | Detector::Count { firing: Firing::Every, .. })) = (fields.get("once_per"), detector) {
-        let message = "`once_per` goes with a `count` that fires on the edge";
-        report.problem(codes::CONTRADICTION, fields.key_at("once_per"), message, Some("this rule fires on every event".into()));
+    let has_edge = !matches!(detector, Some(Detector::Count { window: Window::Fixed, .. } | Detector::Count { firing: Firing::Every, .. }));
+    if fields.get("once_per").is_some() && !has_edge {
+        let message = "`once_per` goes with `match`, and with a `count` over a sliding window that fires on the edge";
+        report.problem(codes::CONTRADICTION, fields.key_at("once_per"), message, Some("this rule fires on every event, or once per fixed window".into()));
     }
     let status_code = fields.get("status_code").map_or(Some(None), |n| whole(n, "`status_code`", 100..=599, report).map(Some));
     let resource = fields.get("resource").map_or(Some(true), |n| truth(n, "`resource`", report));

@@ -11,6 +11,8 @@ mod pack;
 mod report;
 mod rule;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use super::{FlagDecl, Policy, Rule, RuleSet};
@@ -140,7 +142,7 @@ fn assemble(documents: &[(Kind, Node)], digest: String, report: &mut Report<'_>)
 }
 
 fn read_rules(documents: &[&Node], flags: &[FlagDecl], lists: BTreeMap<String, Vec<String>>, report: &mut Report<'_>) -> Vec<Rule> {
-    if documents.is_empty() {
+    if documents.is_empty() && report.is_empty() {
         let file = report.files().first().map_or("rules", |file| file.name.as_str());
         report.global(codes::EMPTY, file, "the pack has no rule", Some("docs/rules.md shows one".into()));
     }

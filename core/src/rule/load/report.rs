@@ -35,6 +35,11 @@ impl<'f> Report<'f> {
         self.files
     }
 
+    /// Whether nothing was found so far.
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
     /// Adds a problem at a place.
     pub fn problem(&mut self, code: &'static str, at: Place, message: impl Into<String>, help: Option<String>) {
         let file = &self.files[at.file];

@@ -73,10 +73,11 @@ pub fn read_rule(document: &Node, pack: Pack<'_>, report: &mut Report<'_>) -> Op
     if fields.get("per_max").is_some() && fields.get("per").is_none() {
         report.problem(codes::CONTRADICTION, fields.key_at("per_max"), "`per_max` bounds the sub-keys of `per`, and there is no `per`", None);
     }
-    if detector == Some(Detector::Match) && fields.get("per").is_some() {
-        report.problem(codes::CONTRADICTION, fields.key_at("per"), "`match` counts nothing, so there is nothing to keep `per` sub-key", None);
-    }
     let signal = fields.need("signal", report).and_then(|n| read_signal(n, detector, scope.as_ref(), report));
+    let cools_down = signal.as_ref().is_none_or(|s| s.once_per_ms > 0);
+    if detector == Some(Detector::Match) && fields.get("per").is_some() && !cools_down {
+        report.problem(codes::CONTRADICTION, fields.key_at("per"), "a `match` without `once_per` remembers nothing that could be kept `per` sub-key", None);
+    }
     let id = id?;
     meta.and(status)?;
     Some(Rule {

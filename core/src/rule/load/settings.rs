@@ -226,6 +226,8 @@ fn interpolated(text: &str, setting: &Entry, plain: &Values, report: &mut Report
                 match plain.get(name) {
                     Some(Tree::Text(value)) if !value.contains('{') => out.push_str(value),
                     Some(Tree::Int(value)) => out.push_str(&value.to_string()),
+                    // Its value is wrong, which is reported already.
+                    Some(Tree::Null) => {}
                     Some(_) => {
                         let message = format!("{}: `{{{name}}}` is not a plain text or number", setting.key);
                         report.problem(codes::SETTING_VALUE, setting.at, message, None);
