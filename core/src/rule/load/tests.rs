@@ -285,7 +285,7 @@ fn rules_stand_in_the_order_of_files_and_documents() {
 fn a_problem_inside_an_expression_is_shown_where_it_stands() {
     for (style, line, column) in [
         ("when: status_code == 400 && statsu_code == 1", 8, 29),
-        ("when: 'outcome == \"it''s\" && statsu_code == 1'", 8, 31),
+        ("when: 'outcome == \"it''s\" && statsu_code == 1'", 8, 30),
         ("when: \"outcome == \\\"a\\\" && statsu_code == 1\"", 8, 29),
         ("when: >\n  status_code == 400\n  && statsu_code == 1", 10, 6),
         ("when: |\n  status_code == 400 &&\n    statsu_code == 1", 10, 5),
