@@ -69,8 +69,7 @@ impl Process {
         // SAFETY: `die_with_parent` makes two async-signal-safe calls and touches no memory that another thread may hold.
         unsafe { command.pre_exec(move || die_with_parent(parent)) };
         let (reply, answer) = mpsc::channel();
-        let sent = forker().lock().map(|orders| orders.send(Order { command, reply }));
-        if !matches!(sent, Ok(Ok(()))) {
+        if !forker().lock().is_ok_and(|orders| orders.send(Order { command, reply }).is_ok()) {
             bail!("could not start {name}: the forking thread is gone");
         }
         let child = answer
