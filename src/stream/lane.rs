@@ -162,6 +162,11 @@ impl ConsumerContext for Context {
     }
 }
 
+/// The name of a lane's thread, in logs and health.
+pub fn name(number: usize) -> String {
+    format!("lane {number}")
+}
+
 /// Runs a lane until the process stops or the lane cannot go on.
 pub fn run(shared: &Arc<Shared>, number: usize) -> Result<(), LaneError> {
     let (requests, to_restore) = channel();
@@ -528,7 +533,7 @@ impl Driver {
     }
 
     fn report(&mut self) {
-        let part = format!("lane-{}", self.number);
+        let part = name(self.number);
         let restoring = self.protocol.tasks().filter(|id| !self.protocol.is_running(*id)).count();
         self.metrics.restoring.set(restoring as i64);
         self.metrics.running.set(self.tasks.len() as i64);
