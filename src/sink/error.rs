@@ -92,6 +92,15 @@ pub enum SinkError {
         #[source]
         source: KafkaError,
     },
+    /// No broker answers.
+    #[error("could not reach kafka at {servers}: check kafka.bootstrap_servers, and that the brokers are up")]
+    Unreachable {
+        /// `kafka.bootstrap_servers`.
+        servers: String,
+        /// Why.
+        #[source]
+        source: KafkaError,
+    },
     /// Kafka refused for good: no permission, fenced, or another fatal state of the client.
     #[error("kafka refused the sink: check that group {group} may read {topic}")]
     Refused {

@@ -18,7 +18,7 @@ pub enum Intake {
 /// Why a record cannot be read. No content of the record: it may be personal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// One of a closed set: `no_value`, `not_a_decision`, `newer_schema`, `bad_field`.
+    /// One of a closed set: `no_value`, `not_a_decision`, `unknown_schema`, `bad_field`.
     pub reason: &'static str,
     /// Where, in the schema's words.
     pub detail: String,
@@ -49,13 +49,13 @@ struct Version {
 }
 
 fn version_not_known(version: impl std::fmt::Display) -> Intake {
-    Intake::Unreadable(Unreadable { reason: "newer_schema", detail: format!("schema_version {version}, known is {SCHEMA_VERSION}") })
+    Intake::Unreadable(Unreadable { reason: "unknown_schema", detail: format!("schema_version {version}, known is {SCHEMA_VERSION}") })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::store::examples::decision;
+    use crate::sink::examples::decision;
 
     fn reason(value: &[u8]) -> String {
         match read(Some(value), Some(0)) {
@@ -68,11 +68,11 @@ mod tests {
     fn what_is_not_a_known_decision_is_unreadable_and_its_content_stays_out_of_the_reason() {
         assert_eq!(read(None, None), Intake::Unreadable(Unreadable { reason: "no_value", detail: String::new() }));
         assert_eq!(reason(b"{\"user_id\": \"bob"), "not_a_decision: line 1 column 16");
-        assert_eq!(reason(b"{\"schema_version\": 7, \"all\": \"new\"}"), "newer_schema: schema_version 7, known is 1");
+        assert_eq!(reason(b"{\"schema_version\": 7, \"all\": \"new\"}"), "unknown_schema: schema_version 7, known is 1");
 
         let mut newer = serde_json::to_value(decision("d1")).expect("JSON");
         newer["schema_version"] = 2.into();
-        assert_eq!(reason(newer.to_string().as_bytes()), "newer_schema: schema_version 2, known is 1");
+        assert_eq!(reason(newer.to_string().as_bytes()), "unknown_schema: schema_version 2, known is 1");
 
         let mut timeless = decision("d1");
         timeless.event_time = "yesterday".to_owned();

@@ -7,14 +7,19 @@
 //! Where to start reading: [`role`] (poll → batch → database → offsets), then [`store`] and, for analysts, [`review`].
 
 pub mod batch;
+mod consumer;
 pub mod counters;
 pub mod error;
+#[cfg(test)]
+pub(crate) mod examples;
 pub mod intake;
 pub mod location;
 pub mod review;
 pub mod role;
 pub mod row;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 pub use counters::SinkCounters;
 pub use error::{SinkError, StoreError};
