@@ -25,7 +25,8 @@ fn read(path: &Path) -> String {
 
 fn pack(settings: &Map<String, Value>) -> RuleSet {
     let folder = root().join("config/packs/anomaly-infra");
-    let paths = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "yaml"));
+    let paths =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "yaml"));
     let files: Vec<SourceFile> = paths.map(|path| SourceFile { name: path.display().to_string(), text: read(&path) }).collect();
     load(&files, settings).unwrap_or_else(|found| panic!("{}", found.iter().map(ToString::to_string).collect::<String>()))
 }
@@ -53,7 +54,8 @@ fn check(case: &Value) {
     let rules = Arc::new(pack(case["settings"].as_object().unwrap()));
     let flags = FlagSnapshot::parse("flags.json", &case["flags"].to_string()).unwrap();
     let decisions = decide(&Engine::new(rules, &flags, Emit::Fired), &read(&folder.join("events.ndjson")));
-    let expected: Vec<Map<String, Value>> = read(&folder.join("expected.ndjson")).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected: Vec<Map<String, Value>> =
+        read(&folder.join("expected.ndjson")).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for (want, decision) in expected.iter().zip(&decisions) {
         let decision = serde_json::to_value(decision).unwrap();
         let got: Map<String, Value> = want.keys().map(|field| (field.clone(), decision[field].clone())).collect();

@@ -30,9 +30,7 @@ pub const COUNT: Keys = Keys { what: "`count`", known: &["at_least", "within", "
 /// The keys of `signal`.
 pub const SIGNAL: Keys = Keys {
     what: "`signal`",
-    known: &[
-        "type", "type_from", "user_message", "internal_message", "once_per", "status_code", "resource", "metadata", "metadata_from",
-    ],
+    known: &["type", "type_from", "user_message", "internal_message", "once_per", "status_code", "resource", "metadata", "metadata_from"],
     later: &["axis", "family", "category", "severity", "points", "confidence", "half_life", "certain"],
 };
 
@@ -48,7 +46,12 @@ pub fn read_detector(node: &Node, report: &mut Report<'_>) -> Option<Detector> {
         [one] => read_count(&one.value, report),
         [] => {
             if !map(node, "`detect`", report)?.iter().any(|e| DETECT.later.contains(&e.key.as_str())) {
-                report.problem(codes::MISSING_KEY, node.at, "`detect` names no detector", Some("`match: {}` or `count: {at_least: 5, within: 1m}`".into()));
+                report.problem(
+                    codes::MISSING_KEY,
+                    node.at,
+                    "`detect` names no detector",
+                    Some("`match: {}` or `count: {at_least: 5, within: 1m}`".into()),
+                );
             }
             None
         }
@@ -69,8 +72,12 @@ fn read_match(node: &Node, report: &mut Report<'_>) -> Option<Detector> {
 fn read_count(node: &Node, report: &mut Report<'_>) -> Option<Detector> {
     let fields = Fields::open(node, &COUNT, report)?;
     let within_ms = fields.need("within", report).and_then(|n| duration(n, "`within`", MAX_WITHIN_MS, report));
-    let window = fields.get("window").map_or(Some(Window::Sliding), |n| word(n, "`window`", &[("sliding", Window::Sliding), ("fixed", Window::Fixed)], report));
-    let firing = fields.get("firing").map_or(Some(Firing::Edge), |n| word(n, "`firing`", &[("edge", Firing::Edge), ("every", Firing::Every)], report));
+    let window = fields
+        .get("window")
+        .map_or(Some(Window::Sliding), |n| word(n, "`window`", &[("sliding", Window::Sliding), ("fixed", Window::Fixed)], report));
+    let firing = fields
+        .get("firing")
+        .map_or(Some(Firing::Edge), |n| word(n, "`firing`", &[("edge", Firing::Edge), ("every", Firing::Every)], report));
     let at_least = fields.need("at_least", report).and_then(|n| at_least(n, window?, report));
     Some(Detector::Count { at_least: at_least?, within_ms: within_ms?, window: window?, firing: firing? })
 }
@@ -113,7 +120,12 @@ pub fn read_signal(node: &Node, detector: Option<Detector>, scope: Option<&Scope
     let has_edge = !matches!(detector, Some(Detector::Count { window: Window::Fixed, .. } | Detector::Count { firing: Firing::Every, .. }));
     if fields.get("once_per").is_some() && !has_edge {
         let message = "`once_per` goes with `match`, and with a `count` over a sliding window that fires on the edge";
-        report.problem(codes::CONTRADICTION, fields.key_at("once_per"), message, Some("this rule fires on every event, or once per fixed window".into()));
+        report.problem(
+            codes::CONTRADICTION,
+            fields.key_at("once_per"),
+            message,
+            Some("this rule fires on every event, or once per fixed window".into()),
+        );
     }
     let status_code = fields.get("status_code").map_or(Some(None), |n| whole(n, "`status_code`", 100..=599, report).map(Some));
     let resource = fields.get("resource").map_or(Some(true), |n| truth(n, "`resource`", report));
@@ -131,7 +143,12 @@ pub fn read_signal(node: &Node, detector: Option<Detector>, scope: Option<&Scope
     })
 }
 
-fn read_metadata(node: &Node, detector: Option<Detector>, scope: Option<&Scope>, report: &mut Report<'_>) -> Option<Vec<(String, Recorded)>> {
+fn read_metadata(
+    node: &Node,
+    detector: Option<Detector>,
+    scope: Option<&Scope>,
+    report: &mut Report<'_>,
+) -> Option<Vec<(String, Recorded)>> {
     let entries = map(node, "`metadata`", report)?;
     if entries.len() > MAX_METADATA {
         report.problem(codes::LIMIT, node.at, format!("{} values in `metadata`, at most {MAX_METADATA} are allowed", entries.len()), None);

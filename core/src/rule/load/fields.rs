@@ -155,7 +155,12 @@ pub fn duration(node: &Node, what: &str, max_ms: i64, report: &mut Report<'_>) -
     };
     let Some(ms) = parse_duration_ms(text) else {
         let message = format!("{what} is `{text}`, which is not a duration");
-        report.problem(codes::WRONG_TYPE, node.at, message, Some("a whole number above zero and `ms`, `s`, `m`, `h` or `d`: `90s`, `5m`".into()));
+        report.problem(
+            codes::WRONG_TYPE,
+            node.at,
+            message,
+            Some("a whole number above zero and `ms`, `s`, `m`, `h` or `d`: `90s`, `5m`".into()),
+        );
         return None;
     };
     if ms > max_ms {

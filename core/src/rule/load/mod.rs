@@ -10,6 +10,8 @@ mod fields;
 mod pack;
 mod report;
 mod rule;
+#[cfg(test)]
+mod schema;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -25,12 +25,23 @@ pub const FLAG: Keys = Keys { what: "a flag", known: &["name", "default", "descr
 /// The keys of a `profiles` document.
 pub const PROFILES: Keys = Keys { what: "a profiles document", known: &["schema", "kind", "profiles", "default", "overrides"], later: &[] };
 /// The keys of one profile.
-pub const PROFILE: Keys = Keys { what: "a profile", known: &["risk_score", "severity", "category"], later: &["axis", "family", "half_life"] };
+pub const PROFILE: Keys =
+    Keys { what: "a profile", known: &["risk_score", "severity", "category"], later: &["axis", "family", "half_life"] };
 /// The keys of a `policy` document.
 pub const POLICY: Keys = Keys {
     what: "a policy",
     known: &[
-        "schema", "kind", "id", "version", "decide", "detection_flag", "actions", "precedence", "allowed_lateness", "remember_ids", "client_address",
+        "schema",
+        "kind",
+        "id",
+        "version",
+        "decide",
+        "detection_flag",
+        "actions",
+        "precedence",
+        "allowed_lateness",
+        "remember_ids",
+        "client_address",
     ],
     later: &["context", "guard"],
 };
@@ -103,7 +114,8 @@ pub fn flag_index(node: &Node, flags: &[FlagDecl], report: &mut Report<'_>) -> O
     let name = text(node, "`flag`", report)?;
     let found = flags.iter().position(|f| f.name == name);
     if found.is_none() {
-        let help = did_you_mean(name, flags.iter().map(|f| f.name.as_str())).or_else(|| Some("declare it in a document of `kind: flags`".into()));
+        let help =
+            did_you_mean(name, flags.iter().map(|f| f.name.as_str())).or_else(|| Some("declare it in a document of `kind: flags`".into()));
         report.problem(codes::UNKNOWN_FLAG, node.at, format!("unknown flag `{}`{}", shown(name), of_setting(node)), help);
     }
     found

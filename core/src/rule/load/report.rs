@@ -44,7 +44,8 @@ impl<'f> Report<'f> {
     pub fn problem(&mut self, code: &'static str, at: Place, message: impl Into<String>, help: Option<String>) {
         let file = &self.files[at.file];
         let excerpt = at.line.checked_sub(1).and_then(|n| file.text.lines().nth(n)).map(str::to_owned);
-        let diagnostic = Diagnostic { code, file: file.name.clone(), line: at.line, column: at.column, message: message.into(), excerpt, help };
+        let diagnostic =
+            Diagnostic { code, file: file.name.clone(), line: at.line, column: at.column, message: message.into(), excerpt, help };
         if !self.found.contains(&diagnostic) {
             self.found.push(diagnostic);
         }

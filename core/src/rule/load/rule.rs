@@ -23,8 +23,8 @@ pub const DEFAULT_PER: usize = 64;
 pub const RULE: Keys = Keys {
     what: "a rule",
     known: &[
-        "schema", "kind", "id", "version", "state", "title", "status", "mode", "flag", "meta", "on", "let", "when", "by", "per", "per_max", "detect",
-        "signal",
+        "schema", "kind", "id", "version", "state", "title", "status", "mode", "flag", "meta", "on", "let", "when", "by", "per", "per_max",
+        "detect", "signal",
     ],
     later: &["except", "tests", "rollout"],
 };
@@ -71,12 +71,22 @@ pub fn read_rule(document: &Node, pack: Pack<'_>, report: &mut Report<'_>) -> Op
     let per_max = fields.get("per_max").map_or(Some(DEFAULT_PER as i64), |n| whole(n, "`per_max`", 1..=MAX_PER, report));
     let detector = fields.need("detect", report).and_then(|n| read_detector(n, report));
     if fields.get("per_max").is_some() && fields.get("per").is_none() {
-        report.problem(codes::CONTRADICTION, fields.key_at("per_max"), "`per_max` bounds the sub-keys of `per`, and there is no `per`", None);
+        report.problem(
+            codes::CONTRADICTION,
+            fields.key_at("per_max"),
+            "`per_max` bounds the sub-keys of `per`, and there is no `per`",
+            None,
+        );
     }
     let signal = fields.need("signal", report).and_then(|n| read_signal(n, detector, scope.as_ref(), report));
     let cools_down = signal.as_ref().is_none_or(|s| s.once_per_ms > 0);
     if detector == Some(Detector::Match) && fields.get("per").is_some() && !cools_down {
-        report.problem(codes::CONTRADICTION, fields.key_at("per"), "a `match` without `once_per` remembers nothing that could be kept `per` sub-key", None);
+        report.problem(
+            codes::CONTRADICTION,
+            fields.key_at("per"),
+            "a `match` without `once_per` remembers nothing that could be kept `per` sub-key",
+            None,
+        );
     }
     let id = id?;
     meta.and(status)?;
@@ -98,7 +108,9 @@ pub fn read_rule(document: &Node, pack: Pack<'_>, report: &mut Report<'_>) -> Op
 
 fn rule_id<'n>(node: &'n Node, report: &mut Report<'_>) -> Option<&'n str> {
     let id = text(node, "`id`", report)?;
-    let part = |p: &str| p.starts_with(|c: char| c.is_ascii_lowercase()) && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let part = |p: &str| {
+        p.starts_with(|c: char| c.is_ascii_lowercase()) && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
     if id.len() > 100 || !id.contains('.') || !id.split('.').all(part) {
         let help = "`area.name-with-dashes`: small letters, digits and `-`, parts joined by `.`, at most 100".to_owned();
         report.problem(codes::NAME, node.at, format!("a rule's id is spelled `{}`", shown(id)), Some(help));
@@ -143,7 +155,8 @@ fn read_lets(fields: &Fields<'_>, pack: &Scope, report: &mut Report<'_>) -> Opti
     }
     let mut good = true;
     for entry in entries {
-        let taken = FIELDS.iter().any(|f| f.name == entry.key) || ["lists", "headers", "data", "has", "true", "false", "null", "in"].contains(&entry.key.as_str());
+        let taken = FIELDS.iter().any(|f| f.name == entry.key)
+            || ["lists", "headers", "data", "has", "true", "false", "null", "in"].contains(&entry.key.as_str());
         if taken {
             report.problem(codes::NAME, entry.at, format!("`{}` is the name of a field, a `let` cannot hide it", entry.key), None);
             good = false;

@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 
 /// The most settings a pack may declare.
 const MAX_SETTINGS: usize = 1_000;
-const DOCUMENT: Keys = Keys { what: "a settings document", known: &["schema", "kind", "settings"], later: &[] };
-const SETTING: Keys = Keys { what: "a setting", known: &["type", "default", "strip", "description"], later: &[] };
+/// The keys of a `settings` document.
+pub const DOCUMENT: Keys = Keys { what: "a settings document", known: &["schema", "kind", "settings"], later: &[] };
+/// The keys of one setting.
+pub const SETTING: Keys = Keys { what: "a setting", known: &["type", "default", "strip", "description"], later: &[] };
 
 /// What a setting holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +28,14 @@ enum Type {
     Profiles,
 }
 
-const TYPES: [(&str, Type); 6] =
-    [("int", Type::Int), ("string", Type::Text), ("strings", Type::Texts), ("bool", Type::Truth), ("seconds", Type::Seconds), ("profiles", Type::Profiles)];
+const TYPES: [(&str, Type); 6] = [
+    ("int", Type::Int),
+    ("string", Type::Text),
+    ("strings", Type::Texts),
+    ("bool", Type::Truth),
+    ("seconds", Type::Seconds),
+    ("profiles", Type::Profiles),
+];
 
 /// Every setting's present value, by name.
 pub type Values = BTreeMap<String, Tree>;
@@ -56,7 +64,13 @@ pub fn read(documents: &[Node], overrides: &Map<String, Value>, report: &mut Rep
     values
 }
 
-fn declare<'n>(entry: &'n Entry, overrides: &Map<String, Value>, values: &mut Values, with_defaults: &mut Vec<&'n Entry>, report: &mut Report<'_>) {
+fn declare<'n>(
+    entry: &'n Entry,
+    overrides: &Map<String, Value>,
+    values: &mut Values,
+    with_defaults: &mut Vec<&'n Entry>,
+    report: &mut Report<'_>,
+) {
     if !is_setting_name(&entry.key) {
         let help = "capital letters, digits and `_`, a letter first".to_owned();
         report.problem(codes::NAME, entry.at, format!("a setting is spelled `{}`", shown(&entry.key)), Some(help));
@@ -146,7 +160,8 @@ fn profile(entry: &Entry) -> Result<Entry, String> {
         Some(Tree::Int(_)) => return Err(format!("rule profile '{name}' risk_score must be between 0 and 100")),
         _ => return Err(format!("rule profile '{name}' risk_score must be an int")),
     }
-    for (key, words) in [("severity", &["critical", "high", "low", "medium"][..]), ("category", &["business", "permission", "request"][..])] {
+    for (key, words) in [("severity", &["critical", "high", "low", "medium"][..]), ("category", &["business", "permission", "request"][..])]
+    {
         if !matches!(get(key).map(|f| &f.value.value), Some(Tree::Text(given)) if words.contains(&given.as_str())) {
             return Err(format!("rule profile '{name}' {key} must be one of {}", words.join(", ")));
         }
@@ -249,5 +264,7 @@ fn interpolated(text: &str, setting: &Entry, plain: &Values, report: &mut Report
 }
 
 fn is_setting_name(name: &str) -> bool {
-    name.len() <= 100 && name.starts_with(|c: char| c.is_ascii_uppercase()) && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+    name.len() <= 100
+        && name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }

@@ -51,7 +51,8 @@ fn without_a_policy_nothing_blocks() {
 fn every_problem_of_every_file_is_reported_with_its_place() {
     let first = "schema: 1\nid: http.any\nversion: 1\ntitel: Any\nmode: enforc\non: any\ndetect: {match: {}}\nsignal: {type: any}\n\
         ---\n# the second document\nschema: 1\nkind: flagz\n---\nschema: 1\nkind: flags\nflags:\n  - {name: A, defualt: true}\n";
-    let second = "schema: 1\nid: http.b\nversion: one\ntitle: B\non: any\ndetect:\n  count: {at_least: 0, within: 5}\nsignal: {type: any}\n";
+    let second =
+        "schema: 1\nid: http.b\nversion: one\ntitle: B\non: any\ndetect:\n  count: {at_least: 0, within: 5}\nsignal: {type: any}\n";
     let found = load_all(&[("b.yaml", second), ("a.yaml", first)], json!({})).unwrap_err();
     let expected = "\
 R003 a.yaml:1:1 `title` is missing in a rule
@@ -230,10 +231,19 @@ fn an_unknown_or_wrong_override_is_a_problem() {
         (json!({"TRUST": "yes"}), "TRUST: needs `true` or `false`, this is text"),
         (json!({"VERSION": 1}), "VERSION: needs text, this is a whole number"),
         (json!({"PROFILES": {"x": {"risk_score": 5}}}), "rule profile 'x' is missing fields: category, severity"),
-        (json!({"PROFILES": {"x": {"risk_score": 5.0, "severity": "low", "category": "request"}}}), "rule profile 'x' risk_score must be an int"),
+        (
+            json!({"PROFILES": {"x": {"risk_score": 5.0, "severity": "low", "category": "request"}}}),
+            "rule profile 'x' risk_score must be an int",
+        ),
         (json!({"PROFILES": {"x": {"risk_score": 101, "severity": "low", "category": "request"}}}), "risk_score must be between 0 and 100"),
-        (json!({"PROFILES": {"x": {"risk_score": 1, "severity": "Low", "category": "request"}}}), "severity must be one of critical, high, low, medium"),
-        (json!({"PROFILES": {"x": {"risk_score": 1, "severity": "low", "category": ""}}}), "category must be one of business, permission, request"),
+        (
+            json!({"PROFILES": {"x": {"risk_score": 1, "severity": "Low", "category": "request"}}}),
+            "severity must be one of critical, high, low, medium",
+        ),
+        (
+            json!({"PROFILES": {"x": {"risk_score": 1, "severity": "low", "category": ""}}}),
+            "category must be one of business, permission, request",
+        ),
         (json!({"PROFILES": {"": {}}}), "names must be non-empty strings"),
     ] {
         let text = found(overrides.clone());
@@ -270,7 +280,10 @@ fn the_digest_follows_texts_and_overrides_but_not_folders() {
     assert_ne!(base, digest("a/r.yaml", &format!("{RULE}# more\n"), json!({})));
     let text = format!("{SETTINGS}{RULE}");
     assert_ne!(digest("r.yaml", &text, json!({})), digest("r.yaml", &text, json!({"THRESHOLD": 6})));
-    assert_eq!(digest("r.yaml", &text, json!({"WINDOW": 6, "THRESHOLD": 6})), digest("r.yaml", &text, json!({"THRESHOLD": 6, "WINDOW": 6})));
+    assert_eq!(
+        digest("r.yaml", &text, json!({"WINDOW": 6, "THRESHOLD": 6})),
+        digest("r.yaml", &text, json!({"THRESHOLD": 6, "WINDOW": 6}))
+    );
 }
 
 #[test]
@@ -285,8 +298,8 @@ fn rules_stand_in_the_order_of_files_and_documents() {
 fn a_problem_inside_an_expression_is_shown_where_it_stands() {
     for (style, line, column) in [
         ("when: status_code == 400 && statsu_code == 1", 8, 29),
-        ("when: 'outcome == \"it''s\" && statsu_code == 1'", 8, 31),
-        ("when: \"outcome == \\\"a\\\" && statsu_code == 1\"", 8, 29),
+        ("when: 'outcome == \"it''s\" && statsu_code == 1'", 8, 30),
+        ("when: \"outcome == \\\"a\\\" && statsu_code == 1\"", 8, 28),
         ("when: >\n  status_code == 400\n  && statsu_code == 1", 10, 6),
         ("when: |\n  status_code == 400 &&\n    statsu_code == 1", 10, 5),
         ("when: status_code == 400\n  && statsu_code == 1", 9, 6),
@@ -308,6 +321,25 @@ fn expressions_are_typed_and_lets_cannot_hide_fields() {
     let found = problems(&format!("{RULE}when: path in lists.nowhere\n"));
     assert!(found.starts_with("R012"), "{found}");
     assert_eq!(problems(&format!("{RULE}when: true\n")), "no problem");
+}
+
+#[test]
+fn what_is_remembered_belongs_to_id_and_state() {
+    let slot = |text: &str| set(text).rules[0].slot;
+    assert_eq!(slot(RULE), slot(&RULE.replace("version: 1", "version: 2")));
+    assert_ne!(slot(RULE), slot(&format!("{RULE}state: 2\n")));
+    assert_ne!(slot(RULE), slot(&RULE.replace("http.any", "http.other")));
+}
+
+#[test]
+fn the_examples_of_the_manual_are_a_pack() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rules.md")).unwrap();
+    let blocks = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+    let files: Vec<SourceFile> = blocks.enumerate().map(|(n, text)| SourceFile { name: format!("{n}.yaml"), text: text.into() }).collect();
+    assert_eq!(files.len(), 6);
+    let set = load(&files, &Map::new()).unwrap_or_else(|found| panic!("{}", found.iter().map(ToString::to_string).collect::<String>()));
+    assert_eq!(set.rules[0].detector, Detector::Count { at_least: 8, within_ms: 300_000, window: Window::Sliding, firing: Firing::Edge });
+    assert_eq!(set.profile("password_guessing").risk_score, 60);
 }
 
 #[test]

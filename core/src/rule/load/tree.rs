@@ -94,7 +94,11 @@ pub fn documents(file: usize, report: &mut Report<'_>) -> Vec<Node> {
             Err(error) => {
                 let location = error.location();
                 let line = location.map_or(0, |l| l.line() as usize);
-                let at = Place { file, line: if line == 0 { 0 } else { line + line_offset }, column: location.map_or(0, |l| l.column() as usize) };
+                let at = Place {
+                    file,
+                    line: if line == 0 { 0 } else { line + line_offset },
+                    column: location.map_or(0, |l| l.column() as usize),
+                };
                 let whole = error.without_snippet().to_string();
                 let message = whole.lines().next().unwrap_or_default();
                 let message = message.split(" at line ").next().unwrap_or_default().trim_start_matches("error: ");
