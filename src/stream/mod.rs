@@ -1,1 +1,5 @@
-//! (written in this session)
+//! Kafka: lanes, transactions, restore.
+
+pub mod client;
+pub mod partition;
+pub mod topics;
