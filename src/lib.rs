@@ -10,6 +10,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod flags;
+pub mod generate;
 pub mod rules;
 pub mod sink;
 pub mod state;

@@ -98,9 +98,7 @@ fn test(node: Node, texts: &mut Vec<Box<str>>) -> Test {
         Node::Matches(subject, regex) => on_text(*subject, texts, move |text| regex.is_match(text)),
         Node::StartsWithAny(subject, prefixes) => on_text(*subject, texts, move |text| prefixes.starts(text)),
         Node::InTexts(subject, set) => on_text(*subject, texts, move |text| set.contains(text)),
-        Node::InValues(subject, list) => {
-            on_value(*subject, texts, move |value| list.iter().any(|item| compare(value, item.value()).is_some_and(|o| o.is_eq())))
-        }
+        Node::InValues(subject, list) => in_values(*subject, list, texts),
         Node::InNetworks(address, networks) => on_text(*address, texts, move |text| in_any(&networks, text)),
         other => on_value(other, texts, |value| value.is_true()),
     }
@@ -120,6 +118,19 @@ fn on_value(subject: Node, texts: &mut Vec<Box<str>>, test: impl for<'v> Fn(Valu
 /// A test of one text; false of everything else.
 fn on_text(subject: Node, texts: &mut Vec<Box<str>>, test: impl Fn(&str) -> bool + Send + Sync + 'static) -> Test {
     on_value(subject, texts, move |value| matches!(value, Value::Str(text) if test(text)))
+}
+
+/// A value in a list of numbers and truth values; an integer against integers is asked most.
+fn in_values(subject: Node, list: Vec<Const>, texts: &mut Vec<Box<str>>) -> Test {
+    let ints: Option<Box<[i64]>> = list.iter().map(|item| if let Const::Int(i) = item { Some(*i) } else { None }).collect();
+    let among = move |value: Value<'_>| list.iter().any(|item| compare(value, item.value()).is_some_and(|order| order.is_eq()));
+    match ints {
+        Some(ints) => on_value(subject, texts, move |value| match value {
+            Value::Int(i) => ints.contains(&i),
+            other => among(other),
+        }),
+        None => on_value(subject, texts, among),
+    }
 }
 
 fn all(mut parts: Vec<Test>) -> Test {

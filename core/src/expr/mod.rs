@@ -1,6 +1,6 @@
 //! Predicates: a strict subset of CEL, type-checked against the event's fields when rules are loaded, compiled to closures.
 //!
-//! The way of a source: `lex` (tokens) → `parse` (a `tree` with places) → `check` and `call` (a `node` tree: names, types,
+//! The way of a source: `lex` (tokens) → `parse` (a `tree` with places) → `check`, `operators` and `call` (a `node` tree: names, types,
 //! lets, prepared literals) → `lower` (closures). Whatever can be wrong is an [`ExprError`] at load; at run time nothing
 //! fails and nothing is allocated (a regular expression keeps scratch space of its own, built on its first use). Users
 //! read `docs/expressions.md`.
@@ -15,6 +15,7 @@ mod lex;
 mod lower;
 mod network;
 mod node;
+mod operators;
 mod parse;
 mod text;
 mod tree;
