@@ -1,1 +1,3 @@
 //! The command line: one file per verb. Data on stdout, logs and progress on stderr.
+
+pub mod events;
