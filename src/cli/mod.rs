@@ -1,4 +1,5 @@
 //! The command line: one file per verb. Data on stdout, logs and progress on stderr.
 
+pub mod events;
 pub mod generate;
 pub mod topics;
