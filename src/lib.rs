@@ -10,6 +10,8 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod flags;
+pub mod generate;
+pub mod live;
 pub mod rules;
 pub mod sink;
 pub mod state;

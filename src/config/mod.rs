@@ -1,8 +1,20 @@
 //! Settings: one typed struct per section. `config/default.toml` holds every key with its default and meaning.
 //!
-//! Layers, later wins: defaults < `--config` files < environment (`TRIPLINE_SECTION__KEY`) < flags.
+//! Layers, later wins: defaults < `--config` files < environment (`TRIPLINE_SECTION__KEY`) < flags. Start at [`load()`]:
+//! it reads every layer, knows where each value came from and reports all problems at once.
 
+mod check;
+mod layer;
+mod load;
+mod parse;
+pub mod reference;
+mod report;
+mod secret;
+#[cfg(test)]
+mod tests;
 pub mod units;
+
+pub use load::{Loaded, Sources, defaults, load};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,13 +58,20 @@ pub struct App {
     pub id: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kafka {
     /// Brokers, comma separated.
     pub bootstrap_servers: String,
     /// Any librdkafka property, unless it would break exactly-once.
     pub properties: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Kafka {
+    /// The names of the properties without their values: one of them may be a password on its way into a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka").field("bootstrap_servers", &self.bootstrap_servers).field("properties", &self.properties.keys()).finish()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]

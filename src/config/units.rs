@@ -39,7 +39,16 @@ const UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Bytes, D::Error> {
-        let text = String::deserialize(d)?;
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Number(u64),
+            Text(String),
+        }
+        let text = match Form::deserialize(d)? {
+            Form::Number(number) => number.to_string(),
+            Form::Text(text) => text,
+        };
         let (number, size) = UNITS.iter().find_map(|(unit, size)| text.strip_suffix(unit).map(|n| (n, *size))).unwrap_or((&text, 1));
         number
             .trim()
@@ -63,7 +72,7 @@ impl schemars::JsonSchema for Bytes {
         "Bytes".into()
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string", "pattern": "^[0-9]+ ?(KiB|MiB|GiB)?$"})
+        schemars::json_schema!({"type": ["string", "integer"], "minimum": 0, "pattern": "^[0-9]+ ?(KiB|MiB|GiB)?$"})
     }
 }
 

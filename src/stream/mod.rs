@@ -1,1 +1,105 @@
-//! (written in this session)
+//! The line on Kafka: lanes, tasks, transactions, restore.
+//!
+//! # The path of one record
+//!
+//! ```text
+//! app.* ─ poll ─▶ decode ─▶ Event ─ route ─▶ observation                        router    (routed mode only)
+//! observation ─ poll ─▶ decode ─▶ select rules ─▶ actor state ─▶ apply ─▶ decisions   detector
+//! every commit interval, one transaction per lane (begun by its first record):
+//!   outputs as records finish · changed states and a marker per task to the changelog · drain · offsets · commit
+//!   then: apply (the committed encodings wait in memory) · about once a second: RocksDB
+//! ```
+//!
+//! A [`lane`] is one OS thread with one consumer and one transactional producer. What it does when is decided by
+//! [`tripline_core::protocol::Lane`]; [`lane`] is that machine's driver, [`restore`] brings tasks to their committed
+//! position beside it, [`process`] is what happens to a record, [`outputs`] writes what comes of it.
+
+pub mod client;
+pub mod failpoints;
+mod lane;
+mod outputs;
+pub mod partition;
+mod process;
+mod producer;
+mod registry;
+pub mod restore;
+mod runtime;
+pub mod topics;
+
+pub use runtime::{RunError, run};
+
+use crate::admin::Health;
+use crate::config::{Config, KeyedBy};
+use crate::live::Live;
+use crate::state::{Budget, StateDir};
+use crate::telemetry::metrics::Metrics;
+use rdkafka::ClientConfig;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tripline_core::protocol::TaskId;
+
+/// What all lanes of a process share. Nothing in it is written by a lane while it processes records.
+#[derive(Debug)]
+pub struct Shared {
+    /// Settings.
+    pub config: Config,
+    /// Client settings that every client starts from.
+    pub base: ClientConfig,
+    /// Input topics by [`TaskId::topic`]: 0 is the keyed topic.
+    pub inputs: Vec<String>,
+    /// Partitions of the keyed topic: the number of tasks.
+    pub partitions: i32,
+    /// Partitions of decisions, alerts and late topics, by name.
+    pub output_partitions: std::collections::BTreeMap<String, i32>,
+    /// The changelog's name.
+    pub changelog: String,
+    /// Rules and flags.
+    pub live: Arc<Live>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What `/readyz` answers.
+    pub health: Arc<Health>,
+    /// RocksDB memory.
+    pub budget: Budget,
+    /// The state folder.
+    pub dir: StateDir,
+    /// Stable name of this process.
+    pub identity: String,
+    /// Open stores.
+    pub registry: registry::Registry,
+    /// Set to stop.
+    pub stop: AtomicBool,
+}
+
+impl Shared {
+    /// The input topic of a task.
+    pub fn topic(&self, task: TaskId) -> &str {
+        self.inputs.get(usize::from(task.topic)).map_or("?", String::as_str)
+    }
+
+    /// The task of a topic's partition.
+    pub fn task(&self, topic: &str, partition: i32) -> Option<TaskId> {
+        let index = self.inputs.iter().position(|t| t == topic)?;
+        Some(TaskId { topic: index as u16, partition })
+    }
+
+    /// Whether inputs are routed over the observations topic.
+    pub fn is_routed(&self) -> bool {
+        self.config.input.keyed_by == KeyedBy::None
+    }
+
+    /// Whether the process was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Partitions of an output topic.
+    pub fn partitions_of(&self, topic: &str) -> i32 {
+        self.output_partitions.get(topic).copied().unwrap_or(1)
+    }
+
+    /// The largest record that is ever produced: an input value with its copies in a decision, and room for the rest.
+    pub fn largest_bytes(&self) -> usize {
+        self.config.input.max_value_bytes.0.saturating_mul(4).saturating_add(1 << 20).min(1_000_000_000)
+    }
+}

@@ -190,6 +190,17 @@ pub enum Action {
     Block,
 }
 
+impl Action {
+    /// The action's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Alert => "alert",
+            Action::StepUp => "step_up",
+            Action::Block => "block",
+        }
+    }
+}
+
 /// One row of the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActionRow {

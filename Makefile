@@ -1,0 +1,44 @@
+# Tripline's commands; `make` alone lists them. Everything builds with the release profile, so that RocksDB compiles once.
+
+# One target folder for build, tests, lints, demo and benchmark.
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test demo bench lint check-compose dist first-build
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Find what is needed; install what is missing, or say how
+	@scripts/setup.sh
+
+first-build:
+	@if ! ls "$(CARGO_TARGET_DIR)"/release/deps/librocksdb-*.rlib >/dev/null 2>&1; then \
+		echo "first build: RocksDB and librdkafka compile from source (about 20 minutes on two cores); later builds take seconds"; \
+	fi
+
+build: setup first-build ## Build the binary
+	cargo build --release -p tripline
+
+test: setup first-build ## Run every test, against a real Kafka
+	cargo test --release --workspace
+
+demo: setup first-build ## Watch the whole line at work, on a real Kafka (under 90 s after the build)
+	@cargo build --release -p tripline -p tripline-testkit --bins
+	@"$(CARGO_TARGET_DIR)/release/demo"
+
+bench: setup first-build ## Measure throughput and latency on a real Kafka
+	@cargo build --release -p tripline
+	cargo run --release -p tripline-testkit --bin bench
+
+lint: ## Check format and lints
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+check-compose: ## Lint docker-compose.yml (starts nothing)
+	@scripts/check-compose.sh
+
+dist: setup ## Build the binary to publish: link-time optimised, stripped (compiles RocksDB again)
+	cargo build --profile dist -p tripline
+	@ls -l "$(CARGO_TARGET_DIR)/dist/tripline"

@@ -1,0 +1,279 @@
+//! Where a task starts: committed metadata, the local store and the changelog, compared before the first record.
+//!
+//! The order matters: `init_transactions` first, then the committed offset and metadata, then the high watermark of the
+//! changelog, then its records from the stored marker on. The marker whose history and commit id equal the metadata's
+//! decides. Offsets and end-of-file events decide nothing; the high watermark only bounds the search.
+
+use super::CommitId;
+use serde::{Deserialize, Serialize};
+
+/// What a task's offset commit carries, as JSON under 1 KiB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Layout of this metadata: 1.
+    pub v: u32,
+    /// One life of the state: changes when it is adopted or started anew.
+    pub history: String,
+    /// Number of the commit.
+    pub seq: u64,
+    /// The attempt, 32 hexadecimal digits.
+    pub commit_id: String,
+    /// Transactional id of the owner that wrote it.
+    pub owner: String,
+    /// Fingerprint of the last processed record, 16 hexadecimal digits; empty before the first.
+    pub fingerprint: String,
+}
+
+/// Layout of metadata and markers.
+pub const LAYOUT: u32 = 1;
+
+/// The last record of a task's commit in the changelog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// Layout of this marker: 1.
+    pub v: u32,
+    /// `app.id`.
+    pub app: String,
+    /// As in [`Metadata`].
+    pub history: String,
+    /// As in [`Metadata`].
+    pub seq: u64,
+    /// As in [`Metadata`].
+    pub commit_id: String,
+    /// The next input offset.
+    pub next_offset: i64,
+    /// The newest record time seen by the task, milliseconds.
+    pub stream_time_ms: i64,
+    /// Partitions of the keyed topic.
+    pub partitions: i32,
+    /// Digest of the rules.
+    pub rules: String,
+    /// Digest of the flags.
+    pub flags: String,
+    /// State records in this commit.
+    pub states: u64,
+    /// Decisions in this commit.
+    pub decisions: u64,
+}
+
+/// What the local store says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Local {
+    /// As in [`Metadata`].
+    pub history: String,
+    /// As in [`Metadata`].
+    pub seq: u64,
+    /// As in [`Metadata`].
+    pub commit_id: String,
+    /// Offset of the newest marker that the store covers; the changelog is applied from the record after it.
+    pub marker_offset: i64,
+    /// Broker time of that marker, milliseconds.
+    pub marker_time_ms: i64,
+}
+
+/// What to do with a task before its first record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Neither offset nor marker: resolve `input.start`, commit it with seq 0.
+    Fresh,
+    /// An operator set the group's offset and there is no marker: start there.
+    AtOffset(i64),
+    /// The store is where the metadata is: start at this offset.
+    Ready(i64),
+    /// Apply the changelog from this offset until the marker of the metadata.
+    Restore {
+        /// The first changelog offset to apply; `None` from the beginning.
+        from: Option<i64>,
+        /// The local store is of another life or too old: empty it first.
+        discard: bool,
+    },
+    /// No metadata, but perhaps a changelog: look for a marker first, then decide by [`after_search`].
+    SearchMarker,
+}
+
+/// Why a task does not start by itself; `state adopt` takes the changelog's word for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// The store is ahead of what is committed.
+    #[error("local state has commit {local}, the group's offset has {committed}: offsets were reset or the state folder belongs elsewhere")]
+    LocalAhead {
+        /// The store's seq.
+        local: u64,
+        /// The metadata's seq.
+        committed: u64,
+    },
+    /// A marker is ahead of what is committed.
+    #[error("the changelog has commit {marker}, the group's offset has {committed}: the group's offsets were reset")]
+    MarkerAhead {
+        /// The marker's seq.
+        marker: u64,
+        /// The metadata's seq.
+        committed: u64,
+    },
+    /// There is state but no offset of ours.
+    #[error("the changelog has state (commit {marker}) but the group's offset is missing or is not ours: it expired or was reset")]
+    ForeignOffset {
+        /// The newest marker's seq.
+        marker: u64,
+    },
+    /// The partition count changed.
+    #[error("the state was written for {written} partitions, the topic has {found}: keys have moved")]
+    Partitions {
+        /// Then.
+        written: i32,
+        /// Now.
+        found: i32,
+    },
+    /// The changelog ends without the marker.
+    #[error("the changelog ends at offset {end} without the marker of commit {seq}: records are missing from it")]
+    MarkerMissing {
+        /// The search ended here.
+        end: i64,
+        /// The metadata's seq.
+        seq: u64,
+    },
+    /// The input topic was deleted and created again.
+    #[error("the record before offset {next_offset} is not the one that was processed: the topic was deleted and created again")]
+    Recreated {
+        /// The committed offset.
+        next_offset: i64,
+    },
+}
+
+/// Decides from the committed offset, its metadata (if it is ours) and the local store. `discard_before_ms`: a store whose
+/// last marker is older and whose commit differs from the metadata's is rebuilt (its expired entities may be ghosts).
+pub fn plan(offset: Option<i64>, metadata: Option<&Metadata>, local: Option<&Local>, discard_before_ms: i64) -> Result<Plan, Halt> {
+    let (Some(offset), Some(metadata)) = (offset, metadata) else { return Ok(Plan::SearchMarker) };
+    let Some(local) = local else { return Ok(Plan::Restore { from: None, discard: true }) };
+    if local.history != metadata.history {
+        return Ok(Plan::Restore { from: None, discard: true });
+    }
+    if local.commit_id == metadata.commit_id {
+        return Ok(Plan::Ready(offset));
+    }
+    if local.seq >= metadata.seq {
+        return Err(Halt::LocalAhead { local: local.seq, committed: metadata.seq });
+    }
+    if local.marker_time_ms < discard_before_ms {
+        return Ok(Plan::Restore { from: None, discard: true });
+    }
+    Ok(Plan::Restore { from: Some(local.marker_offset + 1), discard: false })
+}
+
+/// Decides when there is no metadata of ours and the changelog was searched for its newest marker.
+pub fn after_search(offset: Option<i64>, newest: Option<&Marker>) -> Result<Plan, Halt> {
+    match (offset, newest) {
+        (_, Some(marker)) => Err(Halt::ForeignOffset { marker: marker.seq }),
+        (Some(offset), None) => Ok(Plan::AtOffset(offset)),
+        (None, None) => Ok(Plan::Fresh),
+    }
+}
+
+/// What a marker of the task means while the changelog is applied.
+pub fn marker_met(marker: &Marker, metadata: &Metadata, partitions: i32) -> Result<bool, Halt> {
+    if marker.history == metadata.history && marker.partitions != partitions {
+        return Err(Halt::Partitions { written: marker.partitions, found: partitions });
+    }
+    if marker.history == metadata.history && marker.commit_id == metadata.commit_id {
+        return Ok(true);
+    }
+    if marker.history == metadata.history && marker.seq > metadata.seq {
+        return Err(Halt::MarkerAhead { marker: marker.seq, committed: metadata.seq });
+    }
+    Ok(false)
+}
+
+impl CommitId {
+    /// 32 hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        format!("{:032x}", self.0)
+    }
+
+    /// Reads [`CommitId::to_hex`].
+    pub fn from_hex(text: &str) -> Option<CommitId> {
+        u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(CommitId)
+    }
+}
+
+impl Metadata {
+    /// Reads the metadata of an offset commit; `None` if it is not ours.
+    pub fn parse(text: &str) -> Option<Metadata> {
+        serde_json::from_str::<Metadata>(text).ok().filter(|m| m.v == LAYOUT && CommitId::from_hex(&m.commit_id).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(seq: u64, commit_id: u128) -> Metadata {
+        Metadata { v: 1, history: "h".into(), seq, commit_id: CommitId(commit_id).to_hex(), owner: "o".into(), fingerprint: String::new() }
+    }
+
+    fn local(seq: u64, commit_id: u128) -> Local {
+        Local { history: "h".into(), seq, commit_id: CommitId(commit_id).to_hex(), marker_offset: 41, marker_time_ms: 1_000 }
+    }
+
+    fn marker(seq: u64, commit_id: u128) -> Marker {
+        Marker {
+            v: 1,
+            app: "a".into(),
+            history: "h".into(),
+            seq,
+            commit_id: CommitId(commit_id).to_hex(),
+            next_offset: 0,
+            stream_time_ms: 0,
+            partitions: 4,
+            rules: String::new(),
+            flags: String::new(),
+            states: 0,
+            decisions: 0,
+        }
+    }
+
+    #[test]
+    fn the_store_starts_at_once_only_when_its_commit_is_the_committed_one() {
+        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 1)), 0), Ok(Plan::Ready(9)));
+        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), Some(&local(5, 1)), 0), Ok(Plan::Restore { from: Some(42), discard: false }));
+        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), None, 0), Ok(Plan::Restore { from: None, discard: true }));
+    }
+
+    #[test]
+    fn a_store_ahead_of_the_commit_stops() {
+        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(6, 2)), 0), Err(Halt::LocalAhead { local: 6, committed: 5 }));
+        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 2)), 0), Err(Halt::LocalAhead { local: 5, committed: 5 }), "same number, other attempt");
+    }
+
+    #[test]
+    fn another_life_or_an_old_store_is_rebuilt() {
+        let other = Local { history: "x".into(), ..local(9, 1) };
+        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&other), 0), Ok(Plan::Restore { from: None, discard: true }));
+        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), Some(&local(5, 1)), 2_000), Ok(Plan::Restore { from: None, discard: true }));
+    }
+
+    #[test]
+    fn without_an_offset_of_ours_a_marker_stops_and_nothing_starts_fresh() {
+        assert_eq!(plan(None, None, None, 0), Ok(Plan::SearchMarker));
+        assert_eq!(after_search(None, None), Ok(Plan::Fresh));
+        assert_eq!(after_search(Some(7), None), Ok(Plan::AtOffset(7)));
+        assert_eq!(after_search(Some(7), Some(&marker(3, 1))), Err(Halt::ForeignOffset { marker: 3 }));
+    }
+
+    #[test]
+    fn the_marker_of_the_committed_attempt_ends_the_restore() {
+        assert_eq!(marker_met(&marker(5, 1), &metadata(5, 1), 4), Ok(true));
+        assert_eq!(marker_met(&marker(4, 9), &metadata(5, 1), 4), Ok(false));
+        assert_eq!(marker_met(&marker(6, 9), &metadata(5, 1), 4), Err(Halt::MarkerAhead { marker: 6, committed: 5 }));
+        assert_eq!(marker_met(&marker(5, 1), &metadata(5, 1), 8), Err(Halt::Partitions { written: 4, found: 8 }));
+    }
+
+    #[test]
+    fn metadata_of_others_is_not_ours() {
+        assert_eq!(Metadata::parse(""), None);
+        assert_eq!(Metadata::parse("{\"v\":2}"), None);
+        let ours = metadata(5, 1);
+        let text = serde_json::to_string(&ours).expect("plain struct");
+        assert!(text.len() < 1024);
+        assert_eq!(Metadata::parse(&text), Some(ours));
+    }
+}

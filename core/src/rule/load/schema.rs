@@ -1,0 +1,287 @@
+//! The JSON Schema of a pack's documents, for editors: `schemas/rule.schema.json`, kept up to date by the tests below.
+//!
+//! The types here say the shape only; the loader reports far more. A test holds their keys against the loader's.
+#![allow(dead_code, reason = "the types are read by the schema generator only")]
+
+use super::detect::{COUNT, DETECT, MATCH, SIGNAL};
+use super::fields::Keys;
+use super::pack::{ACTION, FLAG, FLAGS, LISTS, POLICY, PROFILE, PROFILES};
+use super::rule::{META, RULE};
+use super::settings::{DOCUMENT, SETTING};
+use crate::rule::{Category, Severity};
+use schemars::JsonSchema;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A value, or the name of a setting: `$NAME`.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Or<T> {
+    Value(T),
+    Setting(#[schemars(regex(pattern = r"^\$[A-Z][A-Z0-9_]*$"))] String),
+}
+
+/// An expression over one event; see docs/expressions.md.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Expression {
+    Text(String),
+    Number(i64),
+    Truth(bool),
+}
+
+/// `90s`, `5m`, `1h`, `7d`.
+#[derive(JsonSchema)]
+struct Duration(#[schemars(regex(pattern = "^[0-9]+(ms|s|m|h|d)$"))] String);
+
+macro_rules! words {
+    ($name:ident: $($word:ident),+) => {
+        #[derive(JsonSchema)]
+        #[schemars(rename_all = "snake_case")]
+        enum $name { $($word),+ }
+    };
+}
+words!(IsRule: Rule);
+words!(IsLists: Lists);
+words!(IsFlags: Flags);
+words!(IsProfiles: Profiles);
+words!(IsPolicy: Policy);
+words!(IsSettings: Settings);
+words!(Status: Experimental, Test, Stable, Deprecated);
+words!(Mode: Off, Shadow, Signal, Alert, Enforce);
+words!(By: Actor);
+words!(Window: Sliding, Fixed);
+words!(Firing: Edge, Every);
+words!(TypeFrom: AnomalyType);
+words!(MetadataFrom: Data);
+words!(Decide: PerSignal);
+words!(Action: Alert, StepUp, Block);
+words!(ClientAddress: Peer, FirstForwardedFor);
+words!(SettingType: Int, String, Bool, Strings, Seconds, Profiles);
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Document {
+    Rule(Box<Rule>),
+    Lists(Lists),
+    Flags(Flags),
+    Profiles(Profiles),
+    Policy(Policy),
+    Settings(Settings),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Rule {
+    #[schemars(range(min = 1, max = 1))]
+    schema: u32,
+    kind: Option<IsRule>,
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)+$"), length(max = 100))]
+    id: String,
+    #[schemars(range(min = 1))]
+    version: u32,
+    #[schemars(range(min = 1))]
+    state: Option<u32>,
+    title: String,
+    status: Option<Status>,
+    mode: Option<Or<Mode>>,
+    flag: Option<String>,
+    meta: Option<Meta>,
+    on: String,
+    r#let: Option<BTreeMap<String, Expression>>,
+    when: Option<Expression>,
+    by: Option<By>,
+    per: Option<Expression>,
+    per_max: Option<Or<u16>>,
+    detect: Detect,
+    signal: Signal,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Meta {
+    owner: Option<String>,
+    goal: Option<String>,
+    rationale: Option<String>,
+    blind_spots: Option<Vec<String>>,
+    false_positives: Option<Vec<String>>,
+    runbook: Option<String>,
+    tags: Option<Vec<String>>,
+    review_by: Option<String>,
+}
+
+/// Exactly one detector.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Detect {
+    r#match: Option<Match>,
+    count: Option<Count>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Match {}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Count {
+    at_least: Or<u32>,
+    within: Or<Duration>,
+    window: Option<Window>,
+    firing: Option<Firing>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Signal {
+    r#type: Option<String>,
+    type_from: Option<TypeFrom>,
+    user_message: Option<String>,
+    internal_message: Option<String>,
+    once_per: Option<Or<Duration>>,
+    #[schemars(range(min = 100, max = 599))]
+    status_code: Option<u16>,
+    resource: Option<bool>,
+    metadata: Option<BTreeMap<String, Expression>>,
+    metadata_from: Option<MetadataFrom>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Lists {
+    #[schemars(range(min = 1, max = 1))]
+    schema: u32,
+    kind: IsLists,
+    lists: BTreeMap<String, Or<Vec<String>>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Flags {
+    #[schemars(range(min = 1, max = 1))]
+    schema: u32,
+    kind: IsFlags,
+    flags: Vec<Flag>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Flag {
+    name: String,
+    default: Option<bool>,
+    description: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Profiles {
+    #[schemars(range(min = 1, max = 1))]
+    schema: u32,
+    kind: IsProfiles,
+    profiles: Option<BTreeMap<String, Profile>>,
+    default: Option<Profile>,
+    overrides: Option<Or<BTreeMap<String, Profile>>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Profile {
+    #[schemars(range(min = 0, max = 100))]
+    risk_score: u8,
+    severity: Severity,
+    category: Category,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Policy {
+    #[schemars(range(min = 1, max = 1))]
+    schema: u32,
+    kind: IsPolicy,
+    id: String,
+    #[schemars(range(min = 1))]
+    version: u32,
+    decide: Option<Decide>,
+    detection_flag: Option<String>,
+    actions: Vec<ActionRow>,
+    precedence: Option<Vec<Action>>,
+    /// A duration, `0s` or `off`.
+    allowed_lateness: Option<String>,
+    remember_ids: Option<Or<u8>>,
+    client_address: Option<Or<ClientAddress>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ActionRow {
+    r#do: Action,
+    #[schemars(range(min = 0, max = 100))]
+    at: u8,
+    flag: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Settings {
+    #[schemars(range(min = 1, max = 1))]
+    schema: u32,
+    kind: IsSettings,
+    settings: BTreeMap<String, Setting>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Setting {
+    r#type: SettingType,
+    default: Value,
+    strip: Option<String>,
+    description: Option<String>,
+}
+
+fn generated() -> Value {
+    schemars::schema_for!(Document).to_value()
+}
+
+#[test]
+fn the_schema_has_the_keys_that_the_loader_reads() {
+    let schema = generated();
+    let check = |definition: &str, keys: &Keys| {
+        let mut known: Vec<&str> = keys.known.to_vec();
+        known.sort_unstable();
+        let mut listed: Vec<&str> =
+            schema["$defs"][definition]["properties"].as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
+        listed.sort_unstable();
+        assert_eq!(listed, known, "{definition}");
+    };
+    for (definition, keys) in [
+        ("Rule", &RULE),
+        ("Meta", &META),
+        ("Detect", &DETECT),
+        ("Match", &MATCH),
+        ("Count", &COUNT),
+        ("Signal", &SIGNAL),
+        ("Lists", &LISTS),
+        ("Flags", &FLAGS),
+        ("Flag", &FLAG),
+        ("Profiles", &PROFILES),
+        ("Profile", &PROFILE),
+        ("Policy", &POLICY),
+        ("ActionRow", &ACTION),
+        ("Settings", &DOCUMENT),
+        ("Setting", &SETTING),
+    ] {
+        check(definition, keys);
+    }
+}
+
+/// With `UPDATE_SCHEMAS=1` in the environment the file is written instead.
+#[test]
+fn the_schema_file_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/rule.schema.json");
+    let text = format!("{}\n", serde_json::to_string_pretty(&generated()).unwrap());
+    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas")).unwrap();
+        std::fs::write(path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), text, "run the test with UPDATE_SCHEMAS=1");
+}

@@ -1,0 +1,71 @@
+//! Promise of the expression language: evaluating allocates nothing. A binary of its own, because it counts allocations.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+use tripline_core::event::Event;
+use tripline_core::expr::{Expr, Scope};
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call is handed to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A thread that is ending has no counter any more; it is not the one that is measured.
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `alloc` above, that is from the system.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const SOURCES: &[&str] = &[
+    "method == \"POST\" && status_code in [401, 403] || user_id != \"u1\"",
+    "path.startsWithAny(lists.prefixes) && path.lowerAscii().startsWithAny(lists.prefixes)",
+    "path.lowerAscii().contains(\"wp-admin\") || path.upperAscii() == path || method.lowerAscii() in lists.prefixes",
+    "path.matches(\"^/[A-Z]\\\\w+/\\\\d+$\") || path.contains(method) || size(path) > 3",
+    "cidr(ip_address, [\"10.0.0.0/8\", \"2001:db8::/32\"]) && hour_of_week() >= 0",
+    "data.form.kind == \"login\" && data.amount * 2 / 3 > -1 && has(data.form.kind)",
+    "headers[\"x-tenant\"] != \"\" ? headers[\"x-tenant\"] : (has(user_id) ? user_id : \"nobody\")",
+];
+
+#[test]
+fn evaluating_allocates_nothing() {
+    let scope = Scope { lists: [("prefixes".to_owned(), (0..30).map(|i| format!("/p{i}/")).collect())].into(), ..Scope::default() };
+    let data = serde_json::json!({ "form": { "kind": "login" }, "amount": 7 });
+    let event = Event {
+        event_type: "http_request".into(),
+        method: Some("POST".into()),
+        path: Some("/P29/7".into()),
+        ip_address: Some("2001:db8::1".into()),
+        status_code: Some(403),
+        data: data.as_object().cloned().unwrap_or_default(),
+        ..Event::default()
+    };
+    let count = || ALLOCATIONS.with(Cell::get);
+    let before = count();
+    black_box(Box::new(1));
+    assert!(count() > before, "the counter counts");
+    for source in SOURCES {
+        let expr = Expr::compile(source, &scope).unwrap_or_else(|error| panic!("{source}: {error:?}"));
+        // The first use of a regular expression builds its scratch space.
+        black_box(expr.eval(&event));
+        let before = count();
+        for _ in 0..100 {
+            black_box(expr.eval(black_box(&event)));
+            black_box(expr.holds(black_box(&event)));
+        }
+        assert_eq!(count(), before, "{source}");
+    }
+}

@@ -1,0 +1,59 @@
+//! Decisions for tests.
+
+use super::row::EventRow;
+use serde_json::json;
+use tripline_core::decision::{ActionTaken, Contribution, Decision, EntityRef, HeldBack};
+use tripline_core::rule::{Category, Severity};
+
+/// A decision in which every field has a value, none equal to another of its type where that is possible.
+pub(crate) fn decision(id: &str) -> Decision {
+    let object = |value: serde_json::Value| value.as_object().cloned().unwrap_or_default();
+    Decision {
+        schema_version: 1,
+        decision_id: id.to_owned(),
+        event_id: "evt-7".to_owned(),
+        event_time: "2026-01-31T13:00:00.25+01:00".to_owned(),
+        event_type: "request.failed".to_owned(),
+        entity: EntityRef { kind: "user".to_owned(), id: "u1".to_owned() },
+        anomaly_type: Some("auth_failure_burst".to_owned()),
+        category: Some(Category::Request),
+        severity: Severity::High,
+        risk_score: 72,
+        action_taken: ActionTaken::StepUpReview,
+        should_alert: true,
+        should_step_up: true,
+        should_block: true,
+        held_back: vec![HeldBack { action: "block".to_owned(), by: "mode:alert".to_owned() }],
+        user_message: "please confirm it is you".to_owned(),
+        internal_message: "20 failures in 60s".to_owned(),
+        contributions: vec![Contribution { rule: "auth.burst@3".to_owned(), points: 72, why: "20 in 60s".to_owned() }],
+        metadata: object(json!({"count": 20, "token": "***"})),
+        masked_payload: object(json!({"form": "login"})),
+        status_code: Some(401),
+        resource_type: Some("login".to_owned()),
+        resource_id: Some("17".to_owned()),
+        user_id: Some("u2".to_owned()),
+        tenant_id: Some("t1".to_owned()),
+        tenant_name: Some("Tenant One".to_owned()),
+        ip_address: Some("203.0.113.9".to_owned()),
+        path: Some("/login/17".to_owned()),
+        method: Some("POST".to_owned()),
+        user_agent: Some("curl/8".to_owned()),
+        device_id: Some("device-1".to_owned()),
+        request_id: Some("req-1".to_owned()),
+        clamped: true,
+        partial: true,
+        rules: "sha256:0011".to_owned(),
+        flags: "sha256:2233".to_owned(),
+    }
+}
+
+/// 2026-01-31T12:00:01.000Z: when Kafka took the decision in.
+pub(crate) const RECORD_MS: i64 = 1_769_860_801_000;
+
+/// The row of a changed [`decision`].
+pub(crate) fn row(id: &str, change: impl FnOnce(&mut Decision)) -> EventRow {
+    let mut decision = decision(id);
+    change(&mut decision);
+    EventRow::of(decision, Some(RECORD_MS)).expect("the example has a signal")
+}

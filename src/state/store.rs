@@ -1,0 +1,219 @@
+//! One task's RocksDB and the folder that holds them all.
+//!
+//! Key layout (frozen, promise 10): `a` + entity key → encoded actor state; `m` → what the store says of itself
+//! ([`Local`], JSON). State and `m` are written in one batch, so the store always stands at exactly one commit.
+
+use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch, WriteBufferManager, WriteOptions};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use tripline_core::protocol::start::Local;
+
+const STATE: u8 = b'a';
+const META: &[u8] = b"m";
+
+/// What can go wrong with the state folder.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// RocksDB refused.
+    #[error("state store {}: {source}", path.display())]
+    Rocks {
+        /// The task's folder.
+        path: PathBuf,
+        /// RocksDB's own words.
+        #[source]
+        source: rocksdb::Error,
+    },
+    /// The folder cannot be used.
+    #[error("state folder {}: {source}; check that it exists, is writable and has room (state.dir)", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Somebody else works in the folder.
+    #[error("state folder {} is in use by another tripline process; give each process its own state.dir", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// An actor state could not be read.
+    #[error("state store {}: {source}", path.display())]
+    State {
+        /// The task's folder.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: tripline_core::state::StateError,
+    },
+}
+
+/// Block cache and write buffers of all tasks together.
+#[derive(Clone)]
+pub struct Budget {
+    cache: Cache,
+    buffers: WriteBufferManager,
+}
+
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Budget")
+    }
+}
+
+impl Budget {
+    /// Half for blocks, half for write buffers.
+    pub fn new(bytes: usize) -> Budget {
+        Budget { cache: Cache::new_lru_cache(bytes / 2), buffers: WriteBufferManager::new_write_buffer_manager(bytes / 2, false) }
+    }
+}
+
+/// The state folder, locked for this process.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Creates and locks the folder.
+    pub fn open(path: &Path) -> Result<StateDir, StoreError> {
+        let folder = |source| StoreError::Folder { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(folder)?;
+        let lock = File::options().create(true).truncate(false).write(true).open(path.join("LOCK")).map_err(folder)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(StateDir { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(folder(source)),
+        }
+    }
+
+    /// The id kept in the folder, made on first use: the identity of a process that has none configured.
+    pub fn identity(&self) -> Result<String, StoreError> {
+        let path = self.path.join("identity");
+        let folder = |source| StoreError::Folder { path: path.clone(), source };
+        match std::fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+            Ok(_) => self.new_identity(&path).map_err(folder),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => self.new_identity(&path).map_err(folder),
+            Err(e) => Err(folder(e)),
+        }
+    }
+
+    fn new_identity(&self, path: &Path) -> std::io::Result<String> {
+        let identity = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
+        std::fs::write(path, &identity)?;
+        Ok(identity)
+    }
+
+    /// The folder of a task.
+    pub fn task(&self, partition: i32) -> PathBuf {
+        self.path.join(format!("task-{partition}"))
+    }
+}
+
+/// One task's RocksDB.
+pub struct TaskStore {
+    db: DB,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for TaskStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TaskStore({})", self.path.display())
+    }
+}
+
+fn state_key(entity: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + entity.len());
+    key.push(STATE);
+    key.extend_from_slice(entity.as_bytes());
+    key
+}
+
+impl TaskStore {
+    /// Opens or creates the store.
+    pub fn open(path: &Path, budget: &Budget) -> Result<TaskStore, StoreError> {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&budget.cache);
+        table.set_bloom_filter(10.0, false);
+        table.set_cache_index_and_filter_blocks(true);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_block_based_table_factory(&table);
+        options.set_write_buffer_manager(&budget.buffers);
+        options.set_write_buffer_size(8 << 20);
+        options.set_max_total_wal_size(32 << 20);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+        options.set_keep_log_file_num(2);
+        options.set_max_open_files(256);
+        let db = DB::open(&options, path).map_err(|source| StoreError::Rocks { path: path.to_owned(), source })?;
+        Ok(TaskStore { db, path: path.to_owned() })
+    }
+
+    /// Removes a task's store from the disk; it must be closed.
+    pub fn destroy(path: &Path) -> Result<(), StoreError> {
+        match std::fs::remove_dir_all(path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(StoreError::Folder { path: path.to_owned(), source }),
+        }
+    }
+
+    fn rocks(&self, source: rocksdb::Error) -> StoreError {
+        StoreError::Rocks { path: self.path.clone(), source }
+    }
+
+    /// A state error with the store's name.
+    pub fn state_error(&self, source: tripline_core::state::StateError) -> StoreError {
+        StoreError::State { path: self.path.clone(), source }
+    }
+
+    /// What the store says of itself; `None` for an empty one (or one whose words are not ours: it is rebuilt).
+    pub fn local(&self) -> Result<Option<Local>, StoreError> {
+        let bytes = self.db.get(META).map_err(|e| self.rocks(e))?;
+        Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()))
+    }
+
+    /// The encoded state of an entity.
+    pub fn get(&self, entity: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.db.get(state_key(entity)).map_err(|e| self.rocks(e))
+    }
+
+    /// Writes states and what the store says of itself, all or nothing. `None` deletes.
+    pub fn write<'a>(&self, states: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>, local: Option<&Local>) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        for (entity, bytes) in states {
+            match bytes {
+                Some(bytes) => batch.put(state_key(entity), bytes),
+                None => batch.delete(state_key(entity)),
+            }
+        }
+        if let Some(local) = local {
+            batch.put(META, serde_json::to_vec(local).unwrap_or_default());
+        }
+        let mut options = WriteOptions::default();
+        // The changelog covers a lost suffix; the log in front of the tables keeps each batch whole.
+        options.set_sync(false);
+        self.db.write_opt(batch, &options).map_err(|e| self.rocks(e))
+    }
+
+    /// Up to `limit` entities after `from` (exclusive), in key order, with their encoded states.
+    pub fn scan(&self, from: Option<&str>, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let start = from.map_or_else(|| vec![STATE], state_key);
+        let mut found = Vec::new();
+        for item in self.db.iterator(IteratorMode::From(&start, Direction::Forward)) {
+            let (key, value) = item.map_err(|e| self.rocks(e))?;
+            if key.first() != Some(&STATE) || found.len() == limit {
+                break;
+            }
+            let entity = String::from_utf8_lossy(&key[1..]).into_owned();
+            if from != Some(entity.as_str()) {
+                found.push((entity, value.into_vec()));
+            }
+        }
+        Ok(found)
+    }
+}

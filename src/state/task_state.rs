@@ -1,0 +1,253 @@
+//! The states of one task through a transaction: changed, encoded once, committed, written.
+
+use super::cache::Cache;
+use super::store::{StoreError, TaskStore};
+use std::collections::HashMap;
+use tripline_core::protocol::start::Local;
+use tripline_core::state::ActorState;
+
+/// Encodings that are committed but not yet in RocksDB are written early past this many bytes.
+const UNWRITTEN_CAP_BYTES: usize = 16 << 20;
+/// Entities looked at in one sweep for expired states.
+const SWEEP_STEP: usize = 512;
+
+type Encoded = Option<Box<[u8]>>;
+
+/// One task's states.
+#[derive(Debug)]
+pub struct TaskState {
+    store: TaskStore,
+    cache: Cache,
+    /// Encoded for the open transaction, by [`TaskState::encode`].
+    sealed: Vec<(Box<str>, Encoded)>,
+    /// Committed, not yet in RocksDB.
+    unwritten: HashMap<Box<str>, Encoded, foldhash::fast::RandomState>,
+    unwritten_bytes: usize,
+    /// Expired entities that the next commit deletes.
+    expired: Vec<String>,
+    sweep_from: Option<String>,
+}
+
+impl TaskState {
+    /// Wraps an open store.
+    pub fn new(store: TaskStore) -> TaskState {
+        TaskState {
+            store,
+            cache: Cache::default(),
+            sealed: Vec::new(),
+            unwritten: HashMap::default(),
+            unwritten_bytes: 0,
+            expired: Vec::new(),
+            sweep_from: None,
+        }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &TaskStore {
+        &self.store
+    }
+
+    /// Lets `work` change an entity's state. Answers `work`'s result and the bytes that now count as changed.
+    pub fn change<R>(&mut self, entity: &str, work: impl FnOnce(&mut ActorState) -> R) -> Result<(R, usize), StoreError> {
+        let (store, unwritten) = (&self.store, &self.unwritten);
+        let at = self.cache.locate(entity, || load(store, unwritten, entity))?;
+        let result = work(self.cache.state(at));
+        Ok((result, self.cache.list_if_changed(at)))
+    }
+
+    /// Whether the open transaction changed anything.
+    pub fn is_changed(&self) -> bool {
+        self.cache.changed_len() > 0 || !self.expired.is_empty()
+    }
+
+    /// Encodes every changed state once and shows it (`None`: deleted), for the changelog.
+    pub fn encode<E>(&mut self, mut show: impl FnMut(&str, Option<&[u8]>) -> Result<(), E>) -> Result<u64, E> {
+        let (sealed, mut buffer) = (&mut self.sealed, Vec::new());
+        sealed.clear();
+        self.cache.for_each_changed(|entry| {
+            buffer.clear();
+            entry.state.encode(&mut buffer);
+            sealed.push((entry.key.clone(), Some(buffer.as_slice().into())));
+        });
+        for entity in self.expired.drain(..) {
+            if !self.cache.is_changed(&entity) {
+                self.cache.forget(&entity);
+                sealed.push((entity.into(), None));
+            }
+        }
+        for (entity, bytes) in sealed.iter() {
+            show(entity, bytes.as_deref())?;
+        }
+        Ok(sealed.len() as u64)
+    }
+
+    /// The transaction committed: what was encoded is the truth.
+    pub fn commit(&mut self, cache_budget: usize) {
+        for (entity, bytes) in self.sealed.drain(..) {
+            self.unwritten_bytes += entity.len() + bytes.as_ref().map_or(0, |b| b.len());
+            if let Some(before) = self.unwritten.insert(entity, bytes) {
+                self.unwritten_bytes = self.unwritten_bytes.saturating_sub(before.map_or(0, |b| b.len()));
+            }
+        }
+        self.cache.settle();
+        self.cache.turn(cache_budget);
+    }
+
+    /// The transaction did not commit: what changed is forgotten.
+    pub fn abort(&mut self) {
+        self.sealed.clear();
+        self.expired.clear();
+        self.cache.drop_changed();
+    }
+
+    /// Takes a record of the changelog during restore: committed already, not decoded.
+    pub fn restore(&mut self, entity: &str, bytes: Option<&[u8]>) -> Result<(), StoreError> {
+        self.unwritten_bytes += entity.len() + bytes.map_or(0, <[u8]>::len);
+        self.unwritten.insert(entity.into(), bytes.map(Into::into));
+        if self.is_full() { self.write(None) } else { Ok(()) }
+    }
+
+    /// Whether what is unwritten should be written before its time.
+    pub fn is_full(&self) -> bool {
+        self.unwritten_bytes > UNWRITTEN_CAP_BYTES
+    }
+
+    /// Writes what is committed to RocksDB, with the commit it belongs to. `None` (during restore) leaves the store's own
+    /// words as they are: applying the same records again is harmless.
+    pub fn write(&mut self, local: Option<&Local>) -> Result<(), StoreError> {
+        self.store.write(self.unwritten.iter().map(|(entity, bytes)| (&**entity, bytes.as_deref())), local)?;
+        self.unwritten.clear();
+        self.unwritten_bytes = 0;
+        Ok(())
+    }
+
+    /// Looks for states that expired before `before_ms`, a few at a time; the next commit deletes them.
+    pub fn sweep(&mut self, before_ms: i64) -> Result<(), StoreError> {
+        let found = self.store.scan(self.sweep_from.as_deref(), SWEEP_STEP)?;
+        self.sweep_from = if found.len() < SWEEP_STEP { None } else { found.last().map(|(entity, _)| entity.clone()) };
+        for (entity, bytes) in found {
+            let newest = self.unwritten.get(entity.as_str()).map_or(Some(bytes.as_slice()), |b| b.as_deref());
+            let Some(newest) = newest else { continue };
+            let expiry = ActorState::decode_expiry(newest).map_err(|e| self.store.state_error(e))?;
+            if expiry < before_ms && !self.cache.is_changed(&entity) {
+                self.expired.push(entity);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decoded states held, and their bytes.
+    pub fn cached(&self) -> (usize, usize) {
+        (self.cache.len(), self.cache.bytes())
+    }
+}
+
+fn load(store: &TaskStore, unwritten: &HashMap<Box<str>, Encoded, foldhash::fast::RandomState>, entity: &str) -> Result<ActorState, StoreError> {
+    let decoded = match unwritten.get(entity) {
+        Some(Some(bytes)) => ActorState::decode(bytes),
+        Some(None) => return Ok(ActorState::default()),
+        None => match store.get(entity)? {
+            Some(bytes) => ActorState::decode(&bytes),
+            None => return Ok(ActorState::default()),
+        },
+    };
+    decoded.map_err(|e| store.state_error(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Budget, StateDir};
+    use std::convert::Infallible;
+
+    fn local(seq: u64) -> Local {
+        Local { history: "h".into(), seq, commit_id: format!("{seq:032x}"), marker_offset: seq as i64, marker_time_ms: 0 }
+    }
+
+    fn commit(state: &mut TaskState) -> u64 {
+        let count = state.encode(|_, _| Ok::<_, Infallible>(())).unwrap_or(0);
+        state.commit(1 << 20);
+        count
+    }
+
+    fn touch(state: &mut TaskState, entity: &str, at_ms: i64) {
+        state.change(entity, |s| s.note(at_ms, 1_000)).expect("changes");
+    }
+
+    fn newest(state: &mut TaskState, entity: &str) -> Option<i64> {
+        state.change(entity, |s| s.newest_ms).expect("reads").0
+    }
+
+    #[test]
+    fn the_store_is_always_at_one_commit() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let folder = StateDir::open(dir.path()).expect("opens");
+        let budget = Budget::new(8 << 20);
+        {
+            let mut state = TaskState::new(TaskStore::open(&folder.task(0), &budget).expect("opens"));
+            touch(&mut state, "user:a", 1);
+            assert_eq!(commit(&mut state), 1);
+            state.write(Some(&local(1))).expect("writes");
+            touch(&mut state, "user:a", 2);
+            touch(&mut state, "user:b", 2);
+            assert_eq!(commit(&mut state), 2, "committed, but not written: the process dies here");
+            touch(&mut state, "user:c", 3);
+        }
+        let mut state = TaskState::new(TaskStore::open(&folder.task(0), &budget).expect("opens"));
+        assert_eq!(state.store().local().expect("reads"), Some(local(1)));
+        assert_eq!((newest(&mut state, "user:a"), newest(&mut state, "user:b"), newest(&mut state, "user:c")), (Some(1), None, None));
+    }
+
+    #[test]
+    fn an_abort_goes_back_to_the_last_commit_wherever_it_is_kept() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let folder = StateDir::open(dir.path()).expect("opens");
+        let mut state = TaskState::new(TaskStore::open(&folder.task(0), &Budget::new(8 << 20)).expect("opens"));
+        touch(&mut state, "user:written", 1);
+        commit(&mut state);
+        state.write(Some(&local(1))).expect("writes");
+        touch(&mut state, "user:unwritten", 1);
+        commit(&mut state);
+        for entity in ["user:written", "user:unwritten", "user:new"] {
+            touch(&mut state, entity, 9);
+        }
+        state.encode(|_, _| Ok::<_, Infallible>(())).expect("encodes");
+        state.abort();
+        assert_eq!(
+            (newest(&mut state, "user:written"), newest(&mut state, "user:unwritten"), newest(&mut state, "user:new")),
+            (Some(1), Some(1), None)
+        );
+    }
+
+    #[test]
+    fn expired_states_are_deleted_by_the_next_commit_unless_they_come_back_to_life() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let folder = StateDir::open(dir.path()).expect("opens");
+        let mut state = TaskState::new(TaskStore::open(&folder.task(0), &Budget::new(8 << 20)).expect("opens"));
+        for entity in ["user:a", "user:b", "user:c"] {
+            touch(&mut state, entity, 1);
+        }
+        touch(&mut state, "user:fresh", 50_000);
+        commit(&mut state);
+        state.write(Some(&local(1))).expect("writes");
+        state.sweep(10_000).expect("sweeps");
+        touch(&mut state, "user:b", 10_000);
+        let mut shown = Vec::new();
+        state.encode(|entity, bytes| { shown.push((entity.to_owned(), bytes.is_some())); Ok::<_, Infallible>(()) }).expect("encodes");
+        state.commit(1 << 20);
+        state.write(Some(&local(2))).expect("writes");
+        assert_eq!(shown, [("user:b".to_owned(), true), ("user:a".to_owned(), false), ("user:c".to_owned(), false)]);
+        assert_eq!(state.store().get("user:a").expect("reads"), None);
+        assert_eq!((newest(&mut state, "user:b"), newest(&mut state, "user:fresh")), (Some(10_000), Some(50_000)));
+    }
+
+    #[test]
+    fn a_folder_serves_one_process_and_keeps_its_identity() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let first = StateDir::open(dir.path()).expect("opens");
+        let identity = first.identity().expect("has one");
+        assert!(matches!(StateDir::open(dir.path()), Err(StoreError::InUse { .. })));
+        drop(first);
+        assert_eq!(StateDir::open(dir.path()).expect("opens").identity().expect("has one"), identity);
+    }
+}

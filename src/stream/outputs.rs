@@ -1,0 +1,116 @@
+//! What comes of a record: decisions, alerts, observations, late records, dead letters.
+
+use super::Shared;
+use super::partition::murmur2_partition;
+use super::producer::{LaneProducer, Outgoing, UNTAGGED};
+use rdkafka::message::{BorrowedMessage, Message};
+use std::sync::Arc;
+use tripline_core::decision::{Alert, Decision};
+use tripline_core::hash;
+use tripline_core::observation::Observation;
+use tripline_core::protocol::Failure;
+use tripline_core::rejection::Rejection;
+use tripline_core::time::format_rfc3339_ms;
+
+/// Writes outputs of one lane; buffers are reused.
+#[derive(Debug)]
+pub struct Outputs {
+    shared: Arc<Shared>,
+    key: String,
+    value: Vec<u8>,
+}
+
+impl Outputs {
+    /// For a lane.
+    pub fn new(shared: Arc<Shared>) -> Outputs {
+        Outputs { shared, key: String::new(), value: Vec::with_capacity(2048) }
+    }
+
+    fn send(&self, producer: &LaneProducer, topic: &str, timestamp_ms: i64, headers: &[(&str, &[u8])]) -> Result<(), Failure> {
+        let partition = murmur2_partition(self.key.as_bytes(), self.shared.partitions_of(topic));
+        producer.send(&Outgoing { topic, partition, key: Some(self.key.as_bytes()), value: Some(&self.value), timestamp_ms, headers, tag: UNTAGGED })
+    }
+
+    fn json(&mut self, value: &impl serde::Serialize) -> Result<(), Failure> {
+        self.value.clear();
+        // Our own types with string keys always serialise; if one day they do not, the record is not lost but tried again.
+        serde_json::to_writer(&mut self.value, value).map_err(|_| Failure::Abortable)
+    }
+
+    /// A decision, and the alert it opens. `commit` is the auditor's header: task, seq and commit id.
+    pub fn decision(&mut self, producer: &LaneProducer, decision: &Decision, timestamp_ms: i64, commit: &str) -> Result<(), Failure> {
+        let shared = self.shared.clone();
+        self.key.clear();
+        self.key.push_str(&decision.entity.kind);
+        if decision.entity.kind != "anon" {
+            self.key.push(':');
+            self.key.push_str(&decision.entity.id);
+        }
+        self.json(decision)?;
+        let headers: [(&str, &[u8]); 1] = [("tripline-commit", commit.as_bytes())];
+        self.send(producer, &shared.config.topics.decisions, timestamp_ms, &headers)?;
+        if decision.should_alert {
+            self.json(&Alert::opened_by(decision))?;
+            self.send(producer, &shared.config.topics.alerts, timestamp_ms, &headers)?;
+        }
+        Ok(())
+    }
+
+    /// An observation, to the keyed topic.
+    pub fn observation(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), Failure> {
+        self.observation_to(producer, observation, timestamp_ms, self.shared.inputs[0].clone().as_str(), self.shared.partitions)
+    }
+
+    /// An observation that was too late to count.
+    pub fn late(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), Failure> {
+        let shared = self.shared.clone();
+        let topic = &shared.config.topics.late;
+        self.observation_to(producer, observation, timestamp_ms, topic, shared.partitions_of(topic))
+    }
+
+    fn observation_to(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64, topic: &str, partitions: i32) -> Result<(), Failure> {
+        self.key.clear();
+        observation.entity.write_key(&mut self.key);
+        self.value.clear();
+        observation.encode(&mut self.value);
+        let partition = murmur2_partition(self.key.as_bytes(), partitions);
+        producer.send(&Outgoing {
+            topic,
+            partition,
+            key: Some(self.key.as_bytes()),
+            value: Some(&self.value),
+            timestamp_ms,
+            headers: &[],
+            tag: UNTAGGED,
+        })
+    }
+
+    /// The record that says why another could not become an event: original bytes, or their digest when they are too many.
+    pub fn dead_letter(&self, producer: &LaneProducer, record: &BorrowedMessage<'_>, rejection: &Rejection, stage: &str) -> Result<(), Failure> {
+        let shared = &self.shared;
+        let timestamp_ms = record.timestamp().to_millis().unwrap_or(0);
+        let (partition, offset, timestamp) = (record.partition().to_string(), record.offset().to_string(), timestamp_ms.to_string());
+        let time = format_rfc3339_ms(timestamp_ms);
+        let mut headers: Vec<(&str, &[u8])> = vec![
+            ("tripline-reason", rejection.reason.name().as_bytes()),
+            ("tripline-detail", rejection.detail.as_bytes()),
+            ("tripline-stage", stage.as_bytes()),
+            ("tripline-source-topic", record.topic().as_bytes()),
+            ("tripline-source-partition", partition.as_bytes()),
+            ("tripline-source-offset", offset.as_bytes()),
+            ("tripline-source-timestamp", timestamp.as_bytes()),
+            ("tripline-time", time.as_bytes()),
+        ];
+        let limit = shared.config.input.max_value_bytes.0;
+        let (key, value) = (record.key(), record.payload());
+        let truncated = value.map_or(0, <[u8]>::len) > limit || key.map_or(0, <[u8]>::len) > limit;
+        let (digest, size) = (hash::digest(value.unwrap_or_default()), value.map_or(0, <[u8]>::len).to_string());
+        if truncated {
+            headers.extend([("tripline-truncated", size.as_bytes()), ("tripline-digest", digest.as_bytes())]);
+        }
+        let topic = &shared.config.topics.dead_letters;
+        let partition = murmur2_partition(key.unwrap_or_default(), shared.partitions_of(topic));
+        let (key, value) = if truncated { (None, None) } else { (key, value) };
+        producer.send(&Outgoing { topic, partition, key, value, timestamp_ms, headers: &headers, tag: UNTAGGED })
+    }
+}

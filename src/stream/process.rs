@@ -1,0 +1,165 @@
+//! What happens to one record: routed, or counted and decided.
+
+use super::Shared;
+use super::outputs::Outputs;
+use super::partition::{crc32_partition, murmur2_partition};
+use super::producer::LaneProducer;
+use crate::config::Partitioner;
+use crate::state::{StoreError, TaskState};
+use crate::telemetry::tally::Tally;
+use rdkafka::message::{BorrowedMessage, Message};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tripline_core::decision::Decision;
+use tripline_core::engine::{Engine, Outcome, Selection};
+use tripline_core::event::Event;
+use tripline_core::observation::{Observation, Position};
+use tripline_core::protocol::Failure;
+use tripline_core::rejection::{Reason, Rejection};
+
+/// Why a record could not be finished now.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The transaction failed.
+    Transaction(Failure),
+    /// The disk failed: the task cannot go on.
+    Store(StoreError),
+    /// Our own bug: evaluating this record panicked.
+    Panicked,
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Trouble {
+        Trouble::Transaction(failure)
+    }
+}
+
+/// Processes records of one lane; buffers are reused.
+#[derive(Debug)]
+pub struct Processor {
+    shared: Arc<Shared>,
+    outputs: Outputs,
+    selection: Selection,
+    decisions: Vec<Decision>,
+    key: String,
+}
+
+impl Processor {
+    /// For a lane.
+    pub fn new(shared: Arc<Shared>) -> Processor {
+        Processor { outputs: Outputs::new(shared.clone()), shared, selection: Selection::default(), decisions: Vec::new(), key: String::new() }
+    }
+
+    /// Routes a record of an input topic: decode, address, hand on.
+    pub fn route(&mut self, record: &BorrowedMessage<'_>, engine: &Engine, producer: &LaneProducer, tally: &mut Tally) -> Result<(), Trouble> {
+        let event = match self.decode(record) {
+            Ok(event) => event,
+            Err(rejection) => {
+                self.outputs.dead_letter(producer, record, &rejection, "router")?;
+                tally.reject_input(rejection.reason);
+                return Ok(());
+            }
+        };
+        let entity = engine.actor(&event);
+        // The address outlives the event that it was read from: the observation owns both.
+        let entity = tripline_core::entity::Entity { kind: entity.kind, id: entity.id.into_owned().into() };
+        let timestamp_ms = record.timestamp().to_millis().unwrap_or(event.event_time_ms);
+        let observation = Observation::new(event, entity, &position(record), timestamp_ms);
+        self.outputs.observation(producer, &observation, timestamp_ms)?;
+        tally.routed += 1;
+        Ok(())
+    }
+
+    /// Counts a record of the keyed topic and decides. `Ok` carries the bytes of state that now count as changed.
+    pub fn detect(
+        &mut self,
+        record: &BorrowedMessage<'_>,
+        engine: &Engine,
+        state: &mut TaskState,
+        producer: &LaneProducer,
+        tally: &mut Tally,
+        commit: &str,
+    ) -> Result<usize, Trouble> {
+        let observation = match self.observe(record, engine) {
+            Ok(observation) => observation,
+            Err(rejection) => {
+                self.outputs.dead_letter(producer, record, &rejection, "detector")?;
+                tally.reject(rejection.reason);
+                return Ok(0);
+            }
+        };
+        let (selection, decisions, key) = (&mut self.selection, &mut self.decisions, &mut self.key);
+        decisions.clear();
+        let evaluated = catch_unwind(AssertUnwindSafe(|| {
+            if !engine.select(&observation.event, selection) {
+                return Ok((Outcome::Processed, 0));
+            }
+            key.clear();
+            observation.entity.write_key(key);
+            state.change(key, |actor| engine.apply(&observation, selection, actor, decisions))
+        }));
+        let (outcome, changed) = match evaluated {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => return Err(Trouble::Store(error)),
+            Err(_) => return Err(Trouble::Panicked),
+        };
+        let timestamp_ms = record.timestamp().to_millis().unwrap_or(observation.event.event_time_ms);
+        match outcome {
+            Outcome::Processed => tally.processed += 1,
+            Outcome::Duplicate => tally.duplicate += 1,
+            Outcome::Late => {
+                tally.late += 1;
+                self.outputs.late(producer, &observation, timestamp_ms)?;
+            }
+        }
+        tally.clamped += u64::from(observation.clamped);
+        for decision in &self.decisions {
+            self.outputs.decision(producer, decision, timestamp_ms, commit)?;
+            tally.decision(decision);
+            tally.alerts += u64::from(decision.should_alert);
+        }
+        Ok(changed)
+    }
+
+    /// A record that panicked before: it goes to the dead letters without being looked at again.
+    pub fn give_up(&self, record: &BorrowedMessage<'_>, stage: &str, producer: &LaneProducer, tally: &mut Tally) -> Result<(), Trouble> {
+        let rejection = Rejection::new(Reason::Panicked, "evaluating this record failed inside tripline: please report it");
+        self.outputs.dead_letter(producer, record, &rejection, stage)?;
+        if stage == "router" { tally.reject_input(rejection.reason) } else { tally.reject(rejection.reason) }
+        Ok(())
+    }
+
+    fn decode<'m>(&self, record: &'m BorrowedMessage<'_>) -> Result<Event<'m>, Rejection> {
+        let limit = self.shared.config.input.max_value_bytes.0;
+        match record.payload() {
+            Some(value) if value.len() > limit => Err(Rejection::new(Reason::TooLarge, format!("{} bytes, the limit is {limit} (input.max_value_bytes)", value.len()))),
+            value => Event::decode(value),
+        }
+    }
+
+    fn observe<'m>(&self, record: &'m BorrowedMessage<'_>, engine: &Engine) -> Result<Observation<'m>, Rejection> {
+        if self.shared.is_routed() {
+            return Observation::decode(record.key(), record.payload());
+        }
+        let event = self.decode(record)?;
+        let entity = engine.actor(&event);
+        let key = record.key().unwrap_or_default();
+        if !entity.is_named_by(key) {
+            return Err(Rejection::new(Reason::Misrouted, "the key is not the event's actor (input.keyed_by)"));
+        }
+        let expected = match self.shared.config.input.partitioner {
+            Partitioner::Murmur2 => murmur2_partition(key, self.shared.partitions),
+            Partitioner::Consistent => crc32_partition(key, self.shared.partitions),
+        };
+        if expected != record.partition() {
+            return Err(Rejection::new(Reason::Misrouted, format!("the key belongs to partition {expected} (input.partitioner)")));
+        }
+        let entity = tripline_core::entity::Entity { kind: entity.kind, id: entity.id.into_owned().into() };
+        let reference_ms = record.timestamp().to_millis().unwrap_or(event.event_time_ms);
+        Ok(Observation::new(event, entity, &position(record), reference_ms))
+    }
+}
+
+fn position(record: &BorrowedMessage<'_>) -> Position {
+    Position { topic: record.topic().to_owned(), partition: record.partition(), offset: record.offset() }
+}

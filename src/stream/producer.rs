@@ -1,0 +1,204 @@
+//! A lane's transactional producer, and what its errors mean.
+//!
+//! Two traps of the binding are avoided here: committing while records are un-acknowledged waits in steps of 100 ms, so the
+//! lane drains first; and aborting needs delivery reports to be served meanwhile, so the producer polls on a thread of its own.
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, TopicPartitionList};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::{debug, warn};
+use tripline_core::protocol::Failure;
+
+/// Tag of a record whose place nobody asks for.
+pub const UNTAGGED: usize = 0;
+
+/// What the delivery reports of the open transaction said.
+#[derive(Debug, Default)]
+struct Reports {
+    failed: Option<RDKafkaErrorCode>,
+    /// Tag, offset.
+    placed: Vec<(usize, i64)>,
+}
+
+/// Collects delivery reports.
+#[derive(Debug, Clone, Default)]
+pub struct Deliveries(Arc<Mutex<Reports>>);
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "producer");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, tag: usize) {
+        match result {
+            Ok(_) if tag == UNTAGGED => {}
+            Ok(message) => self.lock().placed.push((tag, message.offset())),
+            Err((KafkaError::MessageProduction(code), _)) => self.lock().failed = Some(*code),
+            Err(_) => self.lock().failed = Some(RDKafkaErrorCode::Fail),
+        }
+    }
+}
+
+impl Deliveries {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Reports> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A record to produce; the partition is always ours to choose.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// Topic.
+    pub topic: &'a str,
+    /// Partition.
+    pub partition: i32,
+    /// Key, if any.
+    pub key: Option<&'a [u8]>,
+    /// Value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Timestamp of the record that caused it, milliseconds.
+    pub timestamp_ms: i64,
+    /// Headers.
+    pub headers: &'a [(&'a str, &'a [u8])],
+    /// Answered with the offset by [`LaneProducer::placed`]; [`UNTAGGED`] for none.
+    pub tag: usize,
+}
+
+/// The producer of one lane.
+pub struct LaneProducer {
+    inner: ThreadedProducer<Deliveries>,
+    deliveries: Deliveries,
+    timeout: Duration,
+}
+
+impl std::fmt::Debug for LaneProducer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LaneProducer")
+    }
+}
+
+impl LaneProducer {
+    /// Builds the producer and fences every earlier one of the same id; a transaction it left open is aborted by that.
+    pub fn connect(base: &ClientConfig, transactional_id: &str, timeout: Duration, largest_bytes: usize) -> Result<LaneProducer, KafkaError> {
+        let mut config = base.clone();
+        config
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", timeout.as_millis().to_string())
+            .set("message.max.bytes", largest_bytes.to_string())
+            .set("compression.type", "lz4")
+            .set("linger.ms", "2")
+            .set("queue.buffering.max.messages", "200000")
+            .set("queue.buffering.max.kbytes", "65536")
+            .set("sticky.partitioning.linger.ms", "0");
+        let deliveries = Deliveries::default();
+        let inner: ThreadedProducer<Deliveries> = config.create_with_context(deliveries.clone())?;
+        inner.init_transactions(timeout.max(Duration::from_secs(10)))?;
+        Ok(LaneProducer { inner, deliveries, timeout })
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&self) -> Result<(), Failure> {
+        *self.deliveries.lock() = Reports::default();
+        self.inner.begin_transaction().map_err(|e| triage("begin", &e))
+    }
+
+    /// Produces a record. A full queue is waited for, at most as long as the transaction may last.
+    pub fn send(&self, record: &Outgoing<'_>) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.timeout;
+        let mut base: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(record.topic, record.tag).partition(record.partition).timestamp(record.timestamp_ms);
+        if let Some(key) = record.key {
+            base = base.key(key);
+        }
+        if let Some(value) = record.value {
+            base = base.payload(value);
+        }
+        if !record.headers.is_empty() {
+            let headers = record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(*value) })
+            });
+            base = base.headers(headers);
+        }
+        loop {
+            match self.inner.send(base) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    base = again;
+                }
+                Err((error, _)) => {
+                    warn!(topic = record.topic, %error, "could not produce");
+                    return Err(if self.inner.client().fatal_error().is_some() { Failure::InDoubt } else { Failure::Abortable });
+                }
+            }
+        }
+    }
+
+    /// Waits until every record is acknowledged.
+    pub fn drain(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.timeout;
+        while self.inner.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                return Err(Failure::InDoubt);
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        match self.deliveries.lock().failed {
+            None => Ok(()),
+            Some(code) => {
+                warn!(%code, "a record could not be delivered, the transaction is aborted");
+                Err(if self.inner.client().fatal_error().is_some() { Failure::InDoubt } else { Failure::Abortable })
+            }
+        }
+    }
+
+    /// Offsets of the tagged records of this transaction, once it is drained.
+    pub fn placed(&self) -> Vec<(usize, i64)> {
+        std::mem::take(&mut self.deliveries.lock().placed)
+    }
+
+    /// Adds the input offsets. A call that may be tried again is tried again with the same arguments, within the timeout.
+    pub fn send_offsets(&self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match self.inner.send_offsets_to_transaction(offsets, group, self.timeout) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                // Normal around a rebalance: the group moved on between two looks at it. Not worth a warning.
+                Err(error) => return Err(triage("send offsets", &error)),
+            }
+        }
+    }
+
+    /// Commits. The wait is bounded by the transaction timeout, not by ours: a shorter one would lose track of the outcome.
+    pub fn commit(&self) -> Result<(), Failure> {
+        self.inner.commit_transaction(rdkafka::util::Timeout::Never).map_err(|e| triage("commit", &e))
+    }
+
+    /// Aborts.
+    pub fn abort(&self) -> Result<(), Failure> {
+        self.inner.abort_transaction(self.timeout).map_err(|e| triage("abort", &e))
+    }
+
+    /// Whether this producer was fenced by another with the same id.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self.inner.client().fatal_error(), Some((RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch, _)))
+    }
+}
+
+fn triage(step: &'static str, error: &KafkaError) -> Failure {
+    debug!(step, %error, "transaction step failed");
+    match error {
+        KafkaError::Transaction(e) if !e.is_fatal() && e.txn_requires_abort() => Failure::Abortable,
+        _ => Failure::InDoubt,
+    }
+}

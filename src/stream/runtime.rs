@@ -1,0 +1,260 @@
+//! The process: roles are started, watched and stopped together.
+//!
+//! A role that cannot go on ends the process with its reason, so that whatever runs it starts it anew; half a line that
+//! looks healthy would be worse. SIGTERM and SIGINT: lanes commit what is open, stores are written, the sink flushes; all
+//! within [`STOP_WITHIN`], after which the process ends anyway: every crash is safe.
+
+use super::topics::{self, TopicsError};
+use super::{Shared, client, lane, registry};
+use crate::admin::{self, AdminError, Health};
+use crate::config::{Config, KeyedBy};
+use crate::live::Live;
+use crate::sink::{self, SinkCounters, SinkError};
+use crate::state::{Budget, StateDir, StoreError};
+use crate::telemetry::metrics::Metrics;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+/// A graceful stop takes at most this long.
+pub const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How often the sink's counters are carried over to the metric table.
+const CARRY_EVERY: Duration = Duration::from_millis(200);
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Routes and decides.
+    Detect,
+    /// Stores what was decided.
+    Sink,
+}
+
+/// Why a process ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Kafka cannot be reached.
+    #[error(transparent)]
+    Client(#[from] client::ClientError),
+    /// Topics are not as they must be.
+    #[error(transparent)]
+    Topics(#[from] TopicsError),
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The admin address is taken.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// A lane ended.
+    #[error(transparent)]
+    Lane(#[from] lane::LaneError),
+    /// The sink ended.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// A thread ended without a word: our own bug.
+    #[error("{0} ended unexpectedly: please report it with the log")]
+    Panicked(String),
+    /// The operating system refuses.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+impl RunError {
+    /// Exit code: 3 for settings, 4 for a dependency.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Client(error) => error.exit_code(),
+            RunError::Topics(TopicsError::Wrong(_)) => 3,
+            RunError::Lane(lane::LaneError::Client { .. }) => 3,
+            _ => 4,
+        }
+    }
+}
+
+/// How a role ended.
+type Ended = (String, Result<(), RunError>);
+
+/// Runs the roles until a signal comes or one of them cannot go on.
+pub fn run(config: Config, live: Arc<Live>, roles: &[Role]) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("edge").enable_all().build()?;
+    let result = runtime.block_on(supervise(config, live, roles));
+    // Blocking calls inside clients must not hold up the end of the process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+async fn supervise(config: Config, live: Arc<Live>, roles: &[Role]) -> Result<(), RunError> {
+    let (metrics, registry) = Metrics::new();
+    let registry = Arc::new(registry);
+    let health = Arc::new(Health::default());
+    health.config_loaded();
+    live.report_to(&metrics);
+    let listener = match config.admin.listen.as_str() {
+        "" => None,
+        listen => Some(admin::bind(listen).await?),
+    };
+    let (stop, stopping) = watch::channel(false);
+    if let Some(listener) = listener {
+        let (health, registry, mut stopping) = (health.clone(), registry.clone(), stopping.clone());
+        tokio::spawn(async move {
+            let asked = async move {
+                let _ = stopping.wait_for(|s| *s).await;
+            };
+            if let Err(error) = admin::serve_on(listener, health, registry, asked).await {
+                warn!(%error, "the admin endpoint ended");
+            }
+        });
+    }
+    let (ended, mut endings) = mpsc::unbounded_channel::<Ended>();
+    let mut signals = Signals::new()?;
+
+    let lanes = {
+        let (config, live, metrics, health) = (config.clone(), live.clone(), metrics.clone(), health.clone());
+        let detect = roles.contains(&Role::Detect);
+        let prepare = tokio::task::spawn_blocking(move || if detect { prepare(config, live, metrics, health).map(Some) } else { Ok(None) });
+        tokio::select! {
+            prepared = prepare => prepared.map_err(|_| RunError::Panicked("start-up".to_owned()))??,
+            () = signals.next() => return Ok(()),
+        }
+    };
+    let mut running = 0;
+    if let Some(shared) = &lanes {
+        running += start_lanes(shared, &ended)?;
+    }
+    if roles.contains(&Role::Sink) {
+        running += 1;
+        start_sink(&config, &metrics, &health, &stopping, &ended);
+    }
+    health.broker_reached();
+    drop(ended);
+    info!(roles = ?roles, lanes = config.stream.lanes, "running");
+
+    let mut outcome = Ok(());
+    tokio::select! {
+        () = signals.next() => info!("stopping"),
+        Some((name, result)) = endings.recv() => {
+            running -= 1;
+            outcome = result.inspect_err(|e| { error!(part = name, error = %e, "cannot go on"); health.dead(&name, e.to_string()); });
+        }
+    }
+    health.stopping();
+    if let Some(shared) = &lanes {
+        shared.stop.store(true, Ordering::Relaxed);
+    }
+    let _ = stop.send(true);
+    let rest = async {
+        while running > 0 {
+            match endings.recv().await {
+                Some((_, result)) => {
+                    running -= 1;
+                    if outcome.is_ok() {
+                        outcome = result;
+                    }
+                }
+                None => break,
+            }
+        }
+    };
+    if tokio::time::timeout(STOP_WITHIN - Duration::from_secs(1), rest).await.is_err() {
+        warn!("cut off while stopping; what is not committed is processed again at the next start");
+    }
+    live.stop();
+    info!("stopped");
+    outcome
+}
+
+/// Everything that can be wrong before a lane starts.
+fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<Health>) -> Result<Arc<Shared>, RunError> {
+    let dir = StateDir::open(&config.state.dir)?;
+    let identity = match config.stream.identity.as_str() {
+        "" => dir.identity()?,
+        identity => identity.to_owned(),
+    };
+    client::reach(&config, Duration::from_secs(10))?;
+    let found = topics::verify(&config)?;
+    let names = &config.topics;
+    let output_partitions: BTreeMap<String, i32> = [
+        (names.decisions.clone(), found.decisions),
+        (names.alerts.clone(), found.alerts),
+        (names.dead_letters.clone(), found.dead_letters),
+        (names.late.clone(), found.late),
+    ]
+    .into();
+    let mut inputs = vec![config.keyed_topic()];
+    if config.input.keyed_by == KeyedBy::None {
+        inputs.extend(config.input.topics.iter().cloned());
+    }
+    Ok(Arc::new(Shared {
+        base: client::base(&config),
+        inputs,
+        partitions: found.tasks,
+        output_partitions,
+        changelog: config.changelog_topic(),
+        live,
+        metrics,
+        health,
+        budget: Budget::new(config.state.rocksdb_bytes.0),
+        dir,
+        identity,
+        registry: registry::Registry::default(),
+        stop: AtomicBool::new(false),
+        config,
+    }))
+}
+
+fn start_lanes(shared: &Arc<Shared>, ended: &mpsc::UnboundedSender<Ended>) -> Result<usize, RunError> {
+    let lanes = shared.config.stream.lanes;
+    for number in 0..lanes {
+        let name = lane::name(number);
+        shared.health.expect(&name);
+        let (shared, ended) = (shared.clone(), ended.clone());
+        std::thread::Builder::new().name(name.clone()).spawn(move || {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lane::run(&shared, number)));
+            let result = result.map_err(|_| RunError::Panicked(name.clone())).and_then(|r| r.map_err(RunError::from));
+            let _ = ended.send((name, result));
+        })?;
+    }
+    Ok(lanes)
+}
+
+fn start_sink(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>, stopping: &watch::Receiver<bool>, ended: &mpsc::UnboundedSender<Ended>) {
+    let counters = Arc::new(SinkCounters::default());
+    health.started("sink");
+    health.ready("sink");
+    let role = sink::run(Arc::new(config.clone()), client::base(config), counters.clone(), stopping.clone());
+    let ended = ended.clone();
+    tokio::spawn(async move {
+        let result = role.await.map_err(RunError::from);
+        let _ = ended.send(("sink".to_owned(), result));
+    });
+    let metrics = metrics.clone();
+    tokio::spawn(async move {
+        loop {
+            metrics.sink.carry(&counters);
+            tokio::time::sleep(CARRY_EVERY).await;
+        }
+    });
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
