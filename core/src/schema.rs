@@ -91,7 +91,7 @@ pub struct EventSchema {
     pub data: Option<Map<String, Value>>,
 }
 
-/// The headers of a dead letter, all of them UTF-8 text. The record's value is the original value, its key the original key.
+/// The headers of a dead letter, all of them UTF-8 text. Its key and value are the original ones, unless it is marked as truncated.
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "DeadLetterHeaders", rename_all = "kebab-case")]
 pub struct DeadLetterSchema {
@@ -108,18 +108,19 @@ pub struct DeadLetterSchema {
     /// Its offset.
     #[schemars(regex(pattern = r"^[0-9]+$"))]
     pub tripline_source_offset: String,
-    /// Its timestamp, milliseconds since 1970; -1 when it had none.
+    /// Its timestamp, milliseconds since 1970; 0 when it had none.
     #[schemars(regex(pattern = r"^-?[0-9]+$"))]
     pub tripline_source_timestamp: String,
-    /// When it was dead-lettered, RFC 3339 in UTC.
+    /// The same timestamp as RFC 3339 in UTC.
     #[schemars(extend("format" = "date-time"))]
     pub tripline_time: String,
-    /// The step that refused it: `decode`, `route` or `process`.
+    /// Who refused it: `router` or `detector`.
+    #[schemars(schema_with = "stage")]
     pub tripline_stage: String,
     /// Digest of the original value, when that was too large to copy.
     #[schemars(schema_with = "digest")]
     pub tripline_digest: Option<String>,
-    /// `true` when the original value was too large to copy: the dead letter's value is not the whole of it.
+    /// Set when the original was too large to copy, and the dead letter has neither key nor value: the original value's length in bytes.
     #[schemars(schema_with = "truncated")]
     pub tripline_truncated: Option<String>,
 }
@@ -175,7 +176,11 @@ fn digest(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn truncated(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "const": "true" })
+    json_schema!({ "type": "string", "pattern": "^[0-9]+$" })
+}
+
+fn stage(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["router", "detector"] })
 }
 
 /// Every schema, by the name of its file.
