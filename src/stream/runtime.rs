@@ -231,12 +231,48 @@ fn start_sink(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>, sto
     });
     let metrics = metrics.clone();
     tokio::spawn(async move {
-        let mut carried = [0; 4];
+        let mut carried = [0; 5];
         loop {
             carry(&metrics, &counters, &mut carried);
             tokio::time::sleep(CARRY_EVERY).await;
         }
     });
+}
+
+/// What the metric table says of rules and flags; carried over like the sink's counters.
+fn control(metrics: &Arc<Metrics>, live: &Arc<Live>) {
+    let (metrics, live) = (metrics.clone(), live.clone());
+    let mut counted = (0, 0);
+    tokio::spawn(async move {
+        loop {
+            let engine = live.current();
+            metrics.control.rules.set(&engine.rules.digest);
+            metrics.control.flags.set(&engine.flags_digest);
+            metrics.control.detection_enabled.set(i64::from(engine.switched_off_by().is_none()));
+            metrics.know_types(engine.rules.profiles.keys().map(String::as_str));
+            let now = (live.reloads(), live.reload_failures());
+            metrics.control.rules_reloaded.inc_by(now.0 - counted.0);
+            metrics.control.rules_reload_failed.inc_by(now.1 - counted.1);
+            counted = now;
+            tokio::time::sleep(CARRY_EVERY).await;
+        }
+    });
+}
+
+/// Adds what the sink counted since the last time.
+fn carry(metrics: &Metrics, counters: &SinkCounters, carried: &mut [u64; 5]) {
+    let sink = &metrics.sink;
+    let pairs = [
+        (&sink.stored, &counters.stored),
+        (&sink.repeated, &counters.repeated),
+        (&sink.without_signal, &counters.without_signal),
+        (&sink.unreadable, &counters.unreadable),
+        (&sink.batches, &counters.batches),
+    ];
+    for ((metric, counter), carried) in pairs.into_iter().zip(carried) {
+        let now = counter.load(Ordering::Relaxed);
+        metric.inc_by(now - std::mem::replace(carried, now));
+    }
 }
 
 /// SIGTERM and SIGINT.
