@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod flags;
 pub mod generate;
+pub mod live;
 pub mod rules;
 pub mod sink;
 pub mod state;

@@ -81,7 +81,7 @@ impl Engine {
     /// Whether the master flag is off for everyone, so that nothing will be decided; with the flag's name.
     pub fn switched_off_by(&self) -> Option<&str> {
         let flag = self.rules.policy.master_flag?;
-        self.flags.is_off_for_everyone(flag).then(|| self.rules.flags[flag].name.as_str())
+        self.flags.is_off_for_all(flag).then(|| self.rules.flags[flag].name.as_str())
     }
 
     /// Finds the rules that look at an event. Answers whether the entity's state is needed at all: an event that no rule

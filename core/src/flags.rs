@@ -116,14 +116,6 @@ impl BoundFlags {
     }
 }
 
-impl BoundFlags {
-    /// Whether the flag of this index is off whoever asks.
-    pub fn is_off_for_everyone(&self, index: usize) -> bool {
-        let (_, flag, default) = &self.bound[index];
-        flag.as_ref().map_or(!default, |f| !f.staff_only && (!f.enabled || (f.rollout_percentage == 0 && f.users.is_empty())))
-    }
-}
-
 impl Flag {
     /// Evaluates the flag for a user.
     pub fn is_on(&self, name: &str, user: FlagUser<'_>) -> bool {

@@ -1,1 +1,5 @@
-//! (written in this session)
+//! What the process says about itself: the log and the one table of metrics.
+
+pub mod metrics;
+pub mod table;
+pub mod tally;

@@ -3,7 +3,7 @@
 usage: make_trace.py SEED COUNT > EVENTS.ndjson
 
 The same seed and count give the same bytes. Left out, because Tripline answers otherwise on purpose or by its contract
-(docs/from-anomaly-infra.md): paths with digits that are not ASCII, padded addresses, values that are not text.
+(docs/from-anomaly-infra.md): paths with digits that are not ASCII, padded addresses, empty ids, values that are not text.
 """
 import datetime
 import json
@@ -62,7 +62,9 @@ def trace(seed, count):
             left -= 1
             event.update(hot)
             clock -= clock % 50  # time steps back a little now and then
-        elif rng.random() < 0.04:
+        elif rng.random() < 0.03:  # reported from within a request, which must not count as one
+            event |= {"anomaly_type": rng.choice(REPORTED + [""]), "data": rng.choice(DATA)}
+        elif rng.random() < 0.03:
             event = {k: event[k] for k in ("event_id", "event_time", "user_id", "ip_address", "tenant_id") if k in event}
             event |= {"event_type": "anomaly.reported", "anomaly_type": rng.choice(REPORTED), "data": rng.choice(DATA)}
         yield json.dumps(event, ensure_ascii=rng.random() < 0.5, separators=(",", ":"))

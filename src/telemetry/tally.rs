@@ -1,0 +1,91 @@
+//! What one transaction did, record by record, kept by its lane until the commit is known.
+//!
+//! Counters that move while records are processed count aborted work twice. A lane therefore counts into a tally,
+//! hands it to [`Metrics::add`](super::metrics::Metrics::add) once Kafka has committed, and clears it on an abort: so
+//! the counters add up with what a read_committed consumer sees.
+
+use hashbrown::HashMap;
+use tripline_core::decision::{ActionTaken, Decision};
+use tripline_core::rejection::Reason;
+
+/// Counts of one transaction. Its size is bounded by the records of a transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Input records that became observations (routed mode).
+    pub routed: u64,
+    /// Input records that no rule's entity applies to (routed mode).
+    pub unaddressed: u64,
+    /// Input records that the router dead-lettered.
+    pub input_dead_lettered: u64,
+    /// Observations (or keyed input) that were counted and evaluated.
+    pub processed: u64,
+    /// Observations too late to count.
+    pub late: u64,
+    /// Observations whose event id was seen before.
+    pub duplicate: u64,
+    /// Observations (or keyed input) that were dead-lettered.
+    pub dead_lettered: u64,
+    /// Dead letters of both stages by reason, in the order of `Reason::ALL`.
+    pub dead_letters: [u64; Reason::ALL.len()],
+    /// Decisions by `action_taken`, in the order of [`Tally::ACTIONS`].
+    pub actions: [u64; Tally::ACTIONS.len()],
+    /// Alerts opened.
+    pub alerts: u64,
+    /// Events whose time was capped to the reference time.
+    pub clamped: u64,
+    /// Decisions that say that sub-keys of a rule were dropped.
+    pub subkeys_dropped: u64,
+    /// Records written to the changelog, markers included.
+    pub changelog_records: u64,
+    /// Bytes of their keys and values.
+    pub changelog_bytes: u64,
+    /// Decisions on which nothing fired (`decisions.emit: all`).
+    pub(super) without_type: u64,
+    /// Decisions by anomaly type.
+    pub(super) types: HashMap<String, u64>,
+}
+
+impl Tally {
+    /// The words of `action_taken`, as decisions carry them.
+    pub const ACTIONS: [&str; 4] = ["log", "alert", "step_up_review", "block"];
+
+    /// Counts a dead letter of the router.
+    pub fn reject_input(&mut self, reason: Reason) {
+        self.input_dead_lettered += 1;
+        self.dead_letters[index(reason)] += 1;
+    }
+
+    /// Counts a dead letter of a task.
+    pub fn reject(&mut self, reason: Reason) {
+        self.dead_lettered += 1;
+        self.dead_letters[index(reason)] += 1;
+    }
+
+    /// Counts a decision: type, action, and whether sub-keys were dropped. Its alert, if any, is counted in
+    /// [`Tally::alerts`] by whoever opens it; a clamped event is counted once per observation, not per decision.
+    pub fn decision(&mut self, decision: &Decision) {
+        let action = match decision.action_taken {
+            ActionTaken::Log => 0,
+            ActionTaken::Alert => 1,
+            ActionTaken::StepUpReview => 2,
+            ActionTaken::Block => 3,
+        };
+        self.actions[action] += 1;
+        self.subkeys_dropped += u64::from(decision.partial);
+        match &decision.anomaly_type {
+            Some(anomaly) => *self.types.entry_ref(anomaly.as_str()).or_insert(0) += 1,
+            None => self.without_type += 1,
+        }
+    }
+
+    /// Forgets everything: after the commit was counted, and after an abort.
+    pub fn clear(&mut self) {
+        let mut types = std::mem::take(&mut self.types);
+        types.clear();
+        *self = Tally { types, ..Tally::default() };
+    }
+}
+
+fn index(reason: Reason) -> usize {
+    Reason::ALL.iter().position(|r| *r == reason).unwrap_or(Reason::ALL.len() - 1)
+}
