@@ -209,17 +209,23 @@ impl Source for Layer {
         let mut root = Map::new();
         for (key, setting) in &self.0 {
             let tag = setting.origin.tag();
-            let Some((last, parents)) = key.0.split_last() else { continue };
-            let mut table = &mut root;
-            for parent in parents {
-                let next = table.entry(parent.clone()).or_insert_with(|| Value::new(Some(&tag), ValueKind::Table(Map::new())));
-                let ValueKind::Table(inner) = &mut next.kind else { break };
-                table = inner;
-            }
             // Values travel as JSON text: what the crate would convert on its way stays as it was written.
-            table.insert(last.clone(), Value::new(Some(&tag), ValueKind::String(setting.value.to_string())));
+            insert(&mut root, &key.0, &tag, setting.value.to_string());
         }
         Ok(root)
+    }
+}
+
+fn insert(table: &mut Map<String, Value>, path: &[String], tag: &String, text: String) {
+    match path {
+        [] => {}
+        [last] => drop(table.insert(last.clone(), Value::new(Some(tag), ValueKind::String(text)))),
+        [first, rest @ ..] => {
+            let next = table.entry(first.clone()).or_insert_with(|| Value::new(Some(tag), ValueKind::Table(Map::new())));
+            if let ValueKind::Table(inner) = &mut next.kind {
+                insert(inner, rest, tag, text);
+            }
+        }
     }
 }
 
