@@ -63,24 +63,26 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Diagnostic>> {
     layers.push(environment(sources, &known, &default_settings, &mut report));
     layers.push(flags(sources, &known, &default_settings, &mut report));
 
-    let mut settings = layer::merge(layers).map_err(|error| {
+    // Each layer by itself: a wrong value is worth telling even where another layer hides it today.
+    for layer in &mut layers[1..] {
+        layer.retain(|key, setting| is_well_typed(key, setting, &mut report));
+    }
+    let settings = layer::merge(layers).map_err(|error| {
         report.problem(INVALID, &Origin::Default, format!("the layers do not fit together: {error}"), None);
-        std::mem::take(&mut report.problems)
+        std::mem::take(&mut report).in_order()
     })?;
-    settings.retain(|key, setting| is_well_typed(key, setting, &mut report));
-    let mut resolved = default_settings;
-    resolved.extend(settings.iter().map(|(key, setting)| (key.clone(), setting.clone())));
+    let mut resolved = settings.clone();
     resolve_files(&mut resolved, &mut report);
 
     let config = match serde_json::from_value::<Config>(json(&resolved)) {
         Ok(config) => config,
         Err(error) => {
             report.problem(INVALID, &Origin::Default, error.to_string(), None);
-            return Err(report.problems);
+            return Err(report.in_order());
         }
     };
     let warnings = check::check(&config, &settings, &mut report);
-    if report.problems.is_empty() { Ok(Loaded { config, settings, warnings }) } else { Err(report.problems) }
+    if report.problems.is_empty() { Ok(Loaded { config, settings, warnings }) } else { Err(report.in_order()) }
 }
 
 impl Loaded {
