@@ -85,7 +85,13 @@ impl Live {
             warn!(flag, "nothing will be decided: the master flag is off; switch it on in the flags file (flags.file)");
         }
         info!(rules = engine.rules.digest, flags = engine.flags_digest, count = engine.rules.rules.len(), "rules loaded");
-        Ok(Live { engine: ArcSwap::from_pointee(engine), paths, seen: Mutex::new(seen), reloads: AtomicU64::new(0), failures: AtomicU64::new(0) })
+        Ok(Live {
+            engine: ArcSwap::from_pointee(engine),
+            paths,
+            seen: Mutex::new(seen),
+            reloads: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        })
     }
 
     /// The present engine. Take it between transactions and keep it for the whole of one.

@@ -92,7 +92,8 @@ pub struct Options<'a> {
 pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: impl Write) -> io::Result<Counts> {
     let Options { max_line_bytes, progress } = options;
     let mut lines = Lines::new(input, max_line_bytes);
-    let mut replay = Replay { engine, states: HashMap::default(), key: String::new(), selection: Selection::default(), counts: Counts::default() };
+    let mut replay =
+        Replay { engine, states: HashMap::default(), key: String::new(), selection: Selection::default(), counts: Counts::default() };
     let mut decisions = Vec::new();
     while let Some((line, bytes)) = lines.next_line()? {
         replay.line(line, &mut decisions);

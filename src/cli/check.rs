@@ -65,7 +65,8 @@ impl Findings {
             self.warnings.extend(flags::unused(&snapshot, &pack.flags));
             let engine = Engine::new(pack.into(), &snapshot, Emit::Fired);
             if let Some(flag) = engine.switched_off_by() {
-                self.warnings.push(format!("nothing will be decided: the master flag `{flag}` is off; switch it on in the flags file (flags.file)"));
+                self.warnings
+                    .push(format!("nothing will be decided: the master flag `{flag}` is off; switch it on in the flags file (flags.file)"));
             }
         }
     }
@@ -100,7 +101,8 @@ impl Findings {
     fn flags(&mut self, file: &Path) -> Option<FlagSnapshot> {
         match flags::load_file(file) {
             Ok(snapshot) => {
-                let name = if file.as_os_str().is_empty() { "none, so declared defaults hold".to_owned() } else { file.display().to_string() };
+                let name =
+                    if file.as_os_str().is_empty() { "none, so declared defaults hold".to_owned() } else { file.display().to_string() };
                 self.good.push(format!("flags {name}: {}, {}", count(snapshot.flags.len(), "flag"), snapshot.digest));
                 Some(snapshot)
             }

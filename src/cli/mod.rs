@@ -165,7 +165,9 @@ fn completions(shell: Shell) -> Result<u8, Failure> {
 fn print(text: &str) -> Result<u8, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(code::FINDINGS, format!("cannot write to stdout: {error}"))),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(code::FINDINGS, format!("cannot write to stdout: {error}")))
+        }
         _ => Ok(code::OK),
     }
 }

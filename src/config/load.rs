@@ -39,7 +39,9 @@ pub struct Loaded {
 impl Sources {
     /// Files and flags of the command line, and the process's environment.
     pub fn of_process(files: Vec<PathBuf>, flags: Vec<String>) -> Sources {
-        let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))).collect();
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+            .collect();
         Sources { files, environment, flags }
     }
 }
@@ -93,7 +95,8 @@ impl Loaded {
 
     /// The effective settings as JSON, secrets masked.
     pub fn shown(&self) -> Json {
-        let shown = self.settings.iter().map(|(k, s)| (k.clone(), Setting { value: secret::shown(k, s), origin: s.origin.clone() })).collect();
+        let shown =
+            self.settings.iter().map(|(k, s)| (k.clone(), Setting { value: secret::shown(k, s), origin: s.origin.clone() })).collect();
         json(&shown)
     }
 }
@@ -149,13 +152,20 @@ fn environment(sources: &Sources, known: &Known, defaults: &Settings, report: &m
             let meant = known.0.iter().flat_map(|(s, keys)| keys.iter().map(move |k| (s, k))).find(|(s, k)| rest == format!("{s}_{k}"));
             if let Some((section, key)) = meant {
                 let right = format!("TRIPLINE_{section}__{key}").to_ascii_uppercase();
-                report.problem(UNKNOWN_KEY, &origin, format!("`{name}` sets nothing"), Some(format!("did you mean `{right}`, with two underscores?")));
+                report.problem(
+                    UNKNOWN_KEY,
+                    &origin,
+                    format!("`{name}` sets nothing"),
+                    Some(format!("did you mean `{right}`, with two underscores?")),
+                );
             }
             continue;
         };
         // Client properties have dots where a variable's name has underscores.
         let key = match key.split_once("__") {
-            Some(("properties", property)) if section == "kafka" => Key(vec![section.into(), "properties".into(), property.replace('_', ".")]),
+            Some(("properties", property)) if section == "kafka" => {
+                Key(vec![section.into(), "properties".into(), property.replace('_', ".")])
+            }
             _ => Key(vec![section.into(), key.into()]),
         };
         insert(&mut found, key, value, origin, known, defaults, report);
@@ -209,7 +219,8 @@ fn is_well_typed(key: &Key, setting: &Setting, report: &mut Report) -> bool {
         let Err(expected) = reference::fits(key, &setting.value) else { return true };
         expected
     };
-    let shown = if key.property().is_some() { String::new() } else { format!(" `{}`", secret::shown(key, setting).to_string().trim_matches('"')) };
+    let shown =
+        if key.property().is_some() { String::new() } else { format!(" `{}`", secret::shown(key, setting).to_string().trim_matches('"')) };
     report.problem(WRONG_TYPE, &setting.origin, format!("`{key}` cannot be{shown}"), Some(format!("expected {expected}")));
     false
 }
@@ -220,7 +231,9 @@ fn resolve_files(settings: &mut Settings, report: &mut Report) {
         let Some(path) = setting.value.as_str().and_then(secret::file_reference).map(PathBuf::from) else { continue };
         match read(&path) {
             Ok(text) => setting.value = text.trim_end_matches(['\r', '\n']).into(),
-            Err(why) => report.problem(SECRET_FILE, &setting.origin, format!("`{key}` cannot be read from {}: {why}", path.display()), None),
+            Err(why) => {
+                report.problem(SECRET_FILE, &setting.origin, format!("`{key}` cannot be read from {}: {why}", path.display()), None)
+            }
         }
     }
 }

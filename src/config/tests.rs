@@ -204,7 +204,11 @@ fn secrets_come_from_files_and_are_never_shown() {
     let path = folder.path().join("password");
     fs::write(&path, "hunter2\n").expect("written");
     let reference = format!("${{file:{}}}", path.display());
-    let sources = flags(&[&format!("kafka.properties.sasl.password={reference}"), "kafka.properties.ssl.key.password=hunter3", "sink.url=postgres://me:hunter4@db/x"]);
+    let sources = flags(&[
+        &format!("kafka.properties.sasl.password={reference}"),
+        "kafka.properties.ssl.key.password=hunter3",
+        "sink.url=postgres://me:hunter4@db/x",
+    ]);
     let loaded = load(&sources).expect("valid");
     assert_eq!(loaded.config.kafka.properties["sasl.password"], "hunter2");
     let shown = format!("{}{}{}{:?}", loaded.render(true), loaded.render(false), loaded.shown(), loaded.config.kafka);
