@@ -98,7 +98,7 @@ fn open(input: &str) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
     if metadata.is_dir() {
         return Err(Failure::usage(format!("{input} is a folder: name a file of events, one JSON object per line")));
     }
-    let size = metadata.is_file().then(|| metadata.len());
+    let size = metadata.is_file().then_some(metadata.len());
     Ok((Box::new(BufReader::with_capacity(1 << 16, file)), size))
 }
 

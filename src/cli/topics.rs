@@ -142,13 +142,7 @@ impl Plan {
     }
 }
 
-fn apply(
-    out: &mut impl Write,
-    output: Output,
-    cluster: &Cluster,
-    found: &BTreeMap<String, Found>,
-    mut plan: Plan,
-) -> Result<u8, TopicsError> {
+fn apply(out: &mut impl Write, output: Output, cluster: &Cluster, found: &BTreeMap<String, Found>, mut plan: Plan) -> Result<u8, TopicsError> {
     let mut failed = false;
     let results: BTreeMap<String, Result<(), String>> = cluster.create(&plan.create)?.into_iter().collect();
     for (name, result) in &results {

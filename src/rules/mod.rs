@@ -61,14 +61,14 @@ impl PackSources {
         for path in &paths {
             match read_text(path) {
                 Ok(text) => files.push(SourceFile { name: path.display().to_string(), text }),
-                Err(diagnostic) => problems.push(diagnostic),
+                Err(diagnostic) => problems.push(*diagnostic),
             }
         }
         let mut settings = None;
         if !settings_file.as_os_str().is_empty() {
             match read_text(settings_file) {
                 Ok(text) => settings = Some(text),
-                Err(diagnostic) => problems.push(diagnostic),
+                Err(diagnostic) => problems.push(*diagnostic),
             }
         }
         let settings_name = settings_file.display().to_string();
@@ -140,11 +140,11 @@ fn collect(dir: &Path, level: usize, paths: &mut Vec<PathBuf>, problems: &mut Ve
 }
 
 /// Reads a text file of bounded size.
-pub(crate) fn read_text(path: &Path) -> Result<String, Diagnostic> {
-    let unreadable = |error: io::Error| problem(UNREADABLE, path, format!("cannot read the file: {error}"), None);
+pub(crate) fn read_text(path: &Path) -> Result<String, Box<Diagnostic>> {
+    let unreadable = |error: io::Error| Box::new(problem(UNREADABLE, path, format!("cannot read the file: {error}"), None));
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
     if size > MAX_FILE_BYTES as u64 {
-        return Err(problem(TOO_MUCH, path, format!("the file has {size} bytes, at most {MAX_FILE_BYTES} are allowed"), None));
+        return Err(Box::new(problem(TOO_MUCH, path, format!("the file has {size} bytes, at most {MAX_FILE_BYTES} are allowed"), None)));
     }
     std::fs::read_to_string(path).map_err(unreadable)
 }
