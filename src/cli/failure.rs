@@ -1,5 +1,8 @@
 //! Why a verb ended early: an exit code and one clear message.
 
+use crate::generate;
+use crate::sink::StoreError;
+use crate::stream::client::ClientError;
 use std::fmt;
 use tripline_core::diagnostic::Diagnostic;
 
@@ -51,8 +54,16 @@ pub fn count(number: usize, noun: &str) -> String {
 }
 
 impl From<anyhow::Error> for Failure {
-    /// An error that no verb sorted out: its chain in one line, without a backtrace.
+    /// An error's chain in one line, without a backtrace. Errors of dependencies know their exit code.
     fn from(error: anyhow::Error) -> Failure {
-        Failure::new(code::FINDINGS, format!("{error:#}"))
+        let code = error.chain().find_map(code_of).unwrap_or(code::FINDINGS);
+        Failure::new(code, format!("{error:#}"))
     }
+}
+
+fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    let store = || error.downcast_ref::<StoreError>().map(StoreError::exit_code);
+    let client = || error.downcast_ref::<ClientError>().map(ClientError::exit_code);
+    let traffic = || error.downcast_ref::<generate::kafka::Error>().map(|_| code::UNREACHABLE);
+    store().or_else(client).or_else(traffic)
 }

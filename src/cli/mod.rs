@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod config;
+pub mod events;
 mod failure;
 pub mod flags;
 pub mod generate;
@@ -69,6 +70,8 @@ pub enum Verb {
     /// What flags say
     #[command(subcommand)]
     Flags(flags::FlagsCommand),
+    /// The analyst's side of the event store
+    Events(events::EventsArgs),
     /// The topics that Tripline needs
     #[command(subcommand)]
     Topics(topics::TopicsCommand),
@@ -118,7 +121,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
             return if is_help { code::OK } else { code::USAGE };
         }
     };
-    dispatch(&cli).unwrap_or_else(|failure| {
+    dispatch(cli).unwrap_or_else(|failure| {
         if !failure.message.is_empty() {
             eprintln!("{}", failure.message.trim_end());
         }
@@ -127,17 +130,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 /// The table of verbs.
-pub fn dispatch(cli: &Cli) -> Result<u8, Failure> {
+pub fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let global = &cli.global;
-    match &cli.verb {
-        Verb::Run(args) => run::run(args, ready(global)?),
-        Verb::Check(args) => check::run(args, global),
-        Verb::Replay(args) => replay::run(args, &ready(global)?),
-        Verb::Flags(command) => flags::run(command, &ready(global)?),
-        Verb::Topics(command) => Ok(topics::run(command, &ready(global)?.config)),
-        Verb::Generate(args) => done(generate::run(args, &ready(global)?.config)),
-        Verb::Config(command) => config::run(command, global),
-        Verb::Completions { shell } => completions(*shell),
+    match cli.verb {
+        Verb::Run(args) => run::run(&args, ready(global)?),
+        Verb::Check(args) => check::run(&args, global),
+        Verb::Replay(args) => replay::run(&args, &ready(global)?),
+        Verb::Flags(command) => flags::run(&command, &ready(global)?),
+        Verb::Events(args) => Ok(events::run(args, &ready(global)?.config)?),
+        Verb::Topics(command) => Ok(topics::run(&command, &ready(global)?.config)),
+        Verb::Generate(args) => Ok(generate::run(&args, &ready(global)?.config).map(|()| code::OK)?),
+        Verb::Config(command) => config::run(&command, global),
+        Verb::Completions { shell } => completions(shell),
     }
 }
 
@@ -149,10 +153,6 @@ fn ready(global: &Global) -> Result<Loaded, Failure> {
         tracing::warn!("{warning}");
     }
     Ok(loaded)
-}
-
-fn done(result: anyhow::Result<()>) -> Result<u8, Failure> {
-    result.map(|()| code::OK).map_err(Failure::from)
 }
 
 fn completions(shell: Shell) -> Result<u8, Failure> {

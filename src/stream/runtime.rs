@@ -91,7 +91,7 @@ async fn supervise(config: Config, live: Arc<Live>, roles: &[Role]) -> Result<()
     let registry = Arc::new(registry);
     let health = Arc::new(Health::default());
     health.config_loaded();
-    live.report_to(&metrics);
+    control(&metrics, &live);
     let listener = match config.admin.listen.as_str() {
         "" => None,
         listen => Some(admin::bind(listen).await?),
@@ -161,7 +161,6 @@ async fn supervise(config: Config, live: Arc<Live>, roles: &[Role]) -> Result<()
     if tokio::time::timeout(STOP_WITHIN - Duration::from_secs(1), rest).await.is_err() {
         warn!("cut off while stopping; what is not committed is processed again at the next start");
     }
-    live.stop();
     info!("stopped");
     outcome
 }
@@ -232,8 +231,9 @@ fn start_sink(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>, sto
     });
     let metrics = metrics.clone();
     tokio::spawn(async move {
+        let mut carried = [0; 4];
         loop {
-            metrics.sink.carry(&counters);
+            carry(&metrics, &counters, &mut carried);
             tokio::time::sleep(CARRY_EVERY).await;
         }
     });

@@ -21,6 +21,7 @@ impl Problems {
 
     /// Text with U+0000 cannot be stored: Postgres refuses it and C libraries cut it. In JSON it can only be written as
     /// an escape, and text with escapes is never borrowed.
+    #[expect(clippy::ptr_arg, reason = "whether the text is borrowed answers the question at once")]
     pub fn refuse_nul(&mut self, text: &Cow<'_, str>, detail: &'static str) {
         if matches!(text, Cow::Owned(text) if text.contains('\0')) {
             self.note(Reason::ControlCharacter, detail);

@@ -17,17 +17,23 @@ pub struct Place {
 /// The name that problems of overriding settings carry instead of a file's.
 pub const SETTINGS: &str = "settings";
 
+/// The most problems that are listed; more are only counted, so that a hostile or generated file costs little.
+pub const MAX_PROBLEMS: usize = 1_000;
+/// The longest source line that is shown.
+const MAX_EXCERPT_BYTES: usize = 400;
+
 /// Every problem found so far.
 #[derive(Debug)]
 pub struct Report<'f> {
     files: &'f [SourceFile],
     found: Vec<Diagnostic>,
+    beyond: usize,
 }
 
 impl<'f> Report<'f> {
     /// An empty report on these files.
     pub fn new(files: &'f [SourceFile]) -> Report<'f> {
-        Report { files, found: Vec::new() }
+        Report { files, found: Vec::new(), beyond: 0 }
     }
 
     /// The files.
@@ -42,8 +48,13 @@ impl<'f> Report<'f> {
 
     /// Adds a problem at a place.
     pub fn problem(&mut self, code: &'static str, at: Place, message: impl Into<String>, help: Option<String>) {
+        if self.found.len() >= MAX_PROBLEMS {
+            self.beyond += 1;
+            return;
+        }
         let file = &self.files[at.file];
-        let excerpt = at.line.checked_sub(1).and_then(|n| file.text.lines().nth(n)).map(str::to_owned);
+        let excerpt =
+            at.line.checked_sub(1).and_then(|n| file.text.lines().nth(n)).filter(|l| l.len() <= MAX_EXCERPT_BYTES).map(str::to_owned);
         let diagnostic =
             Diagnostic { code, file: file.name.clone(), line: at.line, column: at.column, message: message.into(), excerpt, help };
         if !self.found.contains(&diagnostic) {
@@ -97,6 +108,10 @@ impl<'f> Report<'f> {
     pub fn finish(mut self) -> Option<Vec<Diagnostic>> {
         let order = |d: &Diagnostic| self.files.iter().position(|f| f.name == d.file).unwrap_or(usize::MAX);
         self.found.sort_by_cached_key(|d| (order(d), d.line, d.column));
+        if self.beyond > 0 {
+            let message = format!("and {} more problems", self.beyond);
+            self.global(super::codes::LIMIT, "rules", message, Some(format!("the first {MAX_PROBLEMS} are listed")));
+        }
         (!self.found.is_empty()).then_some(self.found)
     }
 }

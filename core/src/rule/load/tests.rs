@@ -272,6 +272,14 @@ fn bounds_are_enforced_with_their_figure() {
 }
 
 #[test]
+fn a_flood_of_problems_is_cut_short_and_counted() {
+    let text = format!("schema: 1\nkind: lists\nlists: {{a: [{}]}}\n---\n{RULE}", "1,".repeat(99_000));
+    let found = problems(&text);
+    assert_eq!(found.lines().count(), report::MAX_PROBLEMS + 1);
+    assert!(found.ends_with("R015 rules:0:0 and 98000 more problems | the first 1000 are listed\n"), "{}", &found[found.len() - 200..]);
+}
+
+#[test]
 fn the_digest_follows_texts_and_overrides_but_not_folders() {
     let digest = |name: &str, text: &str, overrides: Value| load_all(&[(name, text)], overrides).unwrap().digest;
     let base = digest("a/r.yaml", RULE, json!({}));

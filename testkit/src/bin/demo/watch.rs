@@ -14,8 +14,8 @@ pub const OBSERVATIONS: &str = "tripline_observations_total";
 pub const DECISIONS: &str = "tripline_decisions_total";
 /// Decisions at the event store, by outcome.
 pub const SINK: &str = "tripline_sink_records_total";
-/// From a record's timestamp to the commit of what came of it.
-pub const LATENCY: &str = "tripline_event_to_commit_seconds";
+/// From sealing a transaction to the broker's answer.
+const COMMIT: &str = "tripline_commit_seconds";
 
 const SENT_WITHIN: Duration = Duration::from_secs(60);
 
@@ -60,8 +60,8 @@ fn line(metrics: &Metrics, elapsed: Duration, per_second: f64) -> String {
         count(DECISIONS, &[]),
         count(SINK, &[("outcome", "stored")]),
     );
-    if let Some(seconds) = metrics.quantile(LATENCY, 0.5).filter(|seconds| seconds.is_finite()) {
-        text.push_str(&format!("  p50 ≤ {:.0} ms", seconds * 1000.0));
+    if let Some(seconds) = metrics.quantile(COMMIT, 0.5).filter(|seconds| seconds.is_finite()) {
+        text.push_str(&format!("  commit p50 ≤ {:.0} ms", seconds * 1000.0));
     }
     text
 }
