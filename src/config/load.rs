@@ -14,8 +14,8 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// The largest settings file and the largest secret file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Where settings come from, besides the defaults.
-#[derive(Debug, Clone, Default)]
+/// Where settings come from, besides the defaults. Not `Debug`: the environment holds secrets, and not only ours.
+#[derive(Clone, Default)]
 pub struct Sources {
     /// `--config` files, TOML or YAML by their ending; later ones win.
     pub files: Vec<PathBuf>,
@@ -26,7 +26,6 @@ pub struct Sources {
 }
 
 /// Valid settings, and where each came from.
-#[derive(Debug)]
 pub struct Loaded {
     /// The settings.
     pub config: Config,
@@ -34,6 +33,13 @@ pub struct Loaded {
     settings: Settings,
     /// Worth a look, though valid.
     pub warnings: Vec<String>,
+}
+
+impl std::fmt::Debug for Loaded {
+    /// Without the values as they were written.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("config", &self.config).field("warnings", &self.warnings).finish_non_exhaustive()
+    }
 }
 
 impl Sources {

@@ -211,7 +211,7 @@ fn secrets_come_from_files_and_are_never_shown() {
     ]);
     let loaded = load(&sources).expect("valid");
     assert_eq!(loaded.config.kafka.properties["sasl.password"], "hunter2");
-    let shown = format!("{}{}{}{:?}", loaded.render(true), loaded.render(false), loaded.shown(), loaded.config.kafka);
+    let shown = format!("{}{}{}{:?}", loaded.render(true), loaded.render(false), loaded.shown(), loaded);
     assert!(!shown.contains("hunter"), "{shown}");
     assert!(shown.contains(&reference) && shown.contains("\"ssl.key.password\" = \"***\""), "{shown}");
 
