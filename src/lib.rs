@@ -1,7 +1,7 @@
 //! Tripline: abuse and anomaly detection on Kafka.
 //!
 //! Layers, each naming only what stands before it: [`tripline_core`] (pure: events, rules, decisions, the commit
-//! protocol) ← [`config`], [`flags`], [`rules`] (files into values) ← [`state`] (RocksDB) ← [`stream`] (Kafka: lanes,
+//! protocol) ← [`config`], [`flags`], [`rules`], [`live`] (files into values) ← [`state`] (RocksDB) ← [`stream`] (Kafka: lanes,
 //! transactions, restore) and [`sink`] (the event store) ← [`admin`], [`cli`].
 //!
 //! The path of one record starts in [`stream`].
@@ -12,6 +12,7 @@ pub mod config;
 pub mod flags;
 pub mod generate;
 pub mod live;
+pub mod replay;
 pub mod rules;
 pub mod sink;
 pub mod state;

@@ -1,1 +1,5 @@
-fn main() {}
+//! Command line → verb → exit code.
+
+fn main() -> std::process::ExitCode {
+    tripline::cli::main(std::env::args_os()).into()
+}

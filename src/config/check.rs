@@ -105,11 +105,18 @@ fn topics(config: &Config, checks: &mut Checks<'_>) {
     checks.require(!many, section, key, message, "keyed mode reads exactly one topic; the routed mode (`none`) reads any number");
 
     let internal = [config.observations_topic(), config.changelog_topic(), config.epochs_topic()];
-    let mut taken: BTreeMap<&str, String> = internal.iter().map(|name| (name.as_str(), "an internal topic of `app.id`".to_owned())).collect();
+    let mut taken: BTreeMap<&str, String> =
+        internal.iter().map(|name| (name.as_str(), "an internal topic of `app.id`".to_owned())).collect();
     let named = config.input.topics.iter().map(|t| ("input", "topics", t)).chain(outputs.into_iter().map(|(key, t)| ("topics", key, t)));
     for (section, key, topic) in named {
         if let Some(other) = taken.insert(topic, format!("`{section}.{key}`")) {
-            checks.require(false, section, key, || format!("names `{topic}`, and so does {other}"), "every topic has one use: give it another name");
+            checks.require(
+                false,
+                section,
+                key,
+                || format!("names `{topic}`, and so does {other}"),
+                "every topic has one use: give it another name",
+            );
         }
     }
 }
@@ -120,8 +127,20 @@ fn is_name(text: &str, longest: usize) -> bool {
 
 fn numbers(config: &Config, checks: &mut Checks<'_>) {
     let id = &config.app.id;
-    checks.require(!id.is_empty() && is_name(id, 200), "app", "id", || "is not a name".into(), "1 to 200 letters, digits, `.`, `_` and `-`");
-    checks.require(is_name(&config.stream.identity, 200), "stream", "identity", || "is not a name".into(), "letters, digits, `.`, `_` and `-`, at most 200");
+    checks.require(
+        !id.is_empty() && is_name(id, 200),
+        "app",
+        "id",
+        || "is not a name".into(),
+        "1 to 200 letters, digits, `.`, `_` and `-`",
+    );
+    checks.require(
+        is_name(&config.stream.identity, 200),
+        "stream",
+        "identity",
+        || "is not a name".into(),
+        "letters, digits, `.`, `_` and `-`, at most 200",
+    );
     let lanes = config.stream.lanes;
     checks.require((1..=64).contains(&lanes), "stream", "lanes", || format!("is {lanes}"), "1 to 64: about one per core");
     let records = config.stream.max_records;
@@ -129,7 +148,13 @@ fn numbers(config: &Config, checks: &mut Checks<'_>) {
     let partitions = config.topics.partitions;
     checks.require((1..=10_000).contains(&partitions), "topics", "partitions", || format!("is {partitions}"), "1 to 10000");
     let factor = config.topics.replication_factor;
-    checks.require(factor == -1 || (1..=100).contains(&factor), "topics", "replication_factor", || format!("is {factor}"), "-1 for the broker's default, or 1 to 100");
+    checks.require(
+        factor == -1 || (1..=100).contains(&factor),
+        "topics",
+        "replication_factor",
+        || format!("is {factor}"),
+        "-1 for the broker's default, or 1 to 100",
+    );
     let rows = config.sink.batch_rows;
     checks.require((1..=100_000).contains(&rows), "sink", "batch_rows", || format!("is {rows}"), "1 to 100000");
     let value = config.input.max_value_bytes.0;
@@ -146,34 +171,74 @@ fn text(time: Duration) -> String {
 }
 
 fn times(config: &Config, checks: &mut Checks<'_>) {
-    let (commit, transaction, session) = (config.stream.commit_interval.0, config.stream.transaction_timeout.0, config.stream.session_timeout.0);
+    let (commit, transaction, session) =
+        (config.stream.commit_interval.0, config.stream.transaction_timeout.0, config.stream.session_timeout.0);
     let in_range = (Duration::from_millis(5)..=Duration::from_secs(5)).contains(&commit);
     checks.require(in_range, "stream", "commit_interval", || format!("is {}", text(commit)), "5ms to 5s");
     let [section, key] = checks.later(["stream", "commit_interval"], ["stream", "transaction_timeout"]);
-    let message = || format!("does not fit: a commit every {} needs a transaction timeout of more than twice that, not {}", text(commit), text(transaction));
-    checks.require(!in_range || commit * 2 < transaction, section, key, message, "raise `stream.transaction_timeout` or lower `stream.commit_interval`");
+    let message = || {
+        format!(
+            "does not fit: a commit every {} needs a transaction timeout of more than twice that, not {}",
+            text(commit),
+            text(transaction)
+        )
+    };
+    checks.require(
+        !in_range || commit * 2 < transaction,
+        section,
+        key,
+        message,
+        "raise `stream.transaction_timeout` or lower `stream.commit_interval`",
+    );
     let [section, key] = checks.later(["stream", "transaction_timeout"], ["stream", "session_timeout"]);
-    let message = || format!("does not fit: transactions may last {} and a silent member is given up after {}", text(transaction), text(session));
-    checks.require(transaction < session, section, key, message, "`stream.transaction_timeout` must be shorter than `stream.session_timeout`");
-    for (section, name, time) in [("state", "write_interval", config.state.write_interval.0), ("sink", "batch_interval", config.sink.batch_interval.0)] {
+    let message =
+        || format!("does not fit: transactions may last {} and a silent member is given up after {}", text(transaction), text(session));
+    checks.require(
+        transaction < session,
+        section,
+        key,
+        message,
+        "`stream.transaction_timeout` must be shorter than `stream.session_timeout`",
+    );
+    for (section, name, time) in
+        [("state", "write_interval", config.state.write_interval.0), ("sink", "batch_interval", config.sink.batch_interval.0)]
+    {
         let holds = (Duration::from_millis(5)..=Duration::from_secs(60)).contains(&time);
         checks.require(holds, section, name, || format!("is {}", text(time)), "5ms to 1m");
     }
 }
 
 fn places(config: &Config, checks: &mut Checks<'_>) {
-    checks.require(!config.kafka.bootstrap_servers.trim().is_empty(), "kafka", "bootstrap_servers", || "is empty".into(), "`host:9092`, several with commas");
+    checks.require(
+        !config.kafka.bootstrap_servers.trim().is_empty(),
+        "kafka",
+        "bootstrap_servers",
+        || "is empty".into(),
+        "`host:9092`, several with commas",
+    );
     checks.require(!config.rules.path.as_os_str().is_empty(), "rules", "path", || "is empty".into(), "name the folder of a rule pack");
     checks.require(!config.state.dir.as_os_str().is_empty(), "state", "dir", || "is empty".into(), "name a folder on a local disk");
     let listen = &config.admin.listen;
     let holds = listen.is_empty() || listen.parse::<SocketAddr>().is_ok();
-    checks.require(holds, "admin", "listen", || format!("is `{listen}`, which is not an address"), "write `127.0.0.1:9464`, or nothing for none");
+    checks.require(
+        holds,
+        "admin",
+        "listen",
+        || format!("is `{listen}`, which is not an address"),
+        "write `127.0.0.1:9464`, or nothing for none",
+    );
     let url = &config.sink.url;
     let holds = url.contains("://") || url == "sqlite::memory:";
     checks.require(holds, "sink", "url", || "is not a URL".into(), "write `sqlite://tripline.db`");
     let level = &config.log.level;
     let holds = level.parse::<tracing_subscriber::filter::EnvFilter>().is_ok();
-    checks.require(holds, "log", "level", || format!("is `{level}`, which is not a filter"), "write `info`, `debug` or `tripline=debug,info`");
+    checks.require(
+        holds,
+        "log",
+        "level",
+        || format!("is `{level}`, which is not a filter"),
+        "write `info`, `debug` or `tripline=debug,info`",
+    );
 }
 
 fn properties(config: &Config, checks: &mut Checks<'_>) {
@@ -193,7 +258,10 @@ fn properties(config: &Config, checks: &mut Checks<'_>) {
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if config.admin.listen.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback()) {
-        warnings.push(format!("admin.listen is {}: health and metrics have no password, so let only your network reach them", config.admin.listen));
+        warnings.push(format!(
+            "admin.listen is {}: health and metrics have no password, so let only your network reach them",
+            config.admin.listen
+        ));
     }
     warnings
 }

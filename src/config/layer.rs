@@ -128,7 +128,8 @@ impl Known {
         if keys.iter().any(|k| k == key) {
             return None;
         }
-        let elsewhere = || self.0.iter().find(|(_, keys)| keys.iter().any(|k| k == key)).map(|(section, _)| format!("did you mean `{section}.{key}`?"));
+        let elsewhere =
+            || self.0.iter().find(|(_, keys)| keys.iter().any(|k| k == key)).map(|(section, _)| format!("did you mean `{section}.{key}`?"));
         let help = nearest(key, keys.iter().map(String::as_str))
             .map(|near| format!("did you mean `{section}.{near}`?"))
             .or_else(elsewhere)
@@ -145,7 +146,12 @@ fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
 pub fn flatten(tree: Node, known: &Known, origin: impl Fn(Place) -> Origin, report: &mut Report) -> Settings {
     let mut found = Settings::new();
     let Tree::Table(sections) = tree.value else {
-        report.problem(WRONG_TYPE, &origin(tree.at), "settings are sections with keys", Some("write `[stream]` and below it `lanes = 2`".into()));
+        report.problem(
+            WRONG_TYPE,
+            &origin(tree.at),
+            "settings are sections with keys",
+            Some("write `[stream]` and below it `lanes = 2`".into()),
+        );
         return found;
     };
     for (section, section_at, node) in sections {
@@ -188,7 +194,12 @@ fn properties(node: Node, prefix: &str, origin: &impl Fn(Place) -> Origin, found
         }
         Tree::Leaf(Json::Null) if prefix.is_empty() => {}
         Tree::Leaf(_) if prefix.is_empty() => {
-            report.problem(WRONG_TYPE, &origin(node.at), "`kafka.properties` is a table of properties", Some("write `[kafka.properties]` and below it `\"sasl.mechanism\" = \"PLAIN\"`".into()));
+            report.problem(
+                WRONG_TYPE,
+                &origin(node.at),
+                "`kafka.properties` is a table of properties",
+                Some("write `[kafka.properties]` and below it `\"sasl.mechanism\" = \"PLAIN\"`".into()),
+            );
         }
         Tree::Leaf(value) => {
             found.insert(Key::new(&["kafka", "properties", prefix]), Setting { value, origin: origin(node.at) });
@@ -209,17 +220,23 @@ impl Source for Layer {
         let mut root = Map::new();
         for (key, setting) in &self.0 {
             let tag = setting.origin.tag();
-            let Some((last, parents)) = key.0.split_last() else { continue };
-            let mut table = &mut root;
-            for parent in parents {
-                let next = table.entry(parent.clone()).or_insert_with(|| Value::new(Some(&tag), ValueKind::Table(Map::new())));
-                let ValueKind::Table(inner) = &mut next.kind else { break };
-                table = inner;
-            }
             // Values travel as JSON text: what the crate would convert on its way stays as it was written.
-            table.insert(last.clone(), Value::new(Some(&tag), ValueKind::String(setting.value.to_string())));
+            insert(&mut root, &key.0, &tag, setting.value.to_string());
         }
         Ok(root)
+    }
+}
+
+fn insert(table: &mut Map<String, Value>, path: &[String], tag: &String, text: String) {
+    match path {
+        [] => {}
+        [last] => drop(table.insert(last.clone(), Value::new(Some(tag), ValueKind::String(text)))),
+        [first, rest @ ..] => {
+            let next = table.entry(first.clone()).or_insert_with(|| Value::new(Some(tag), ValueKind::Table(Map::new())));
+            if let ValueKind::Table(inner) = &mut next.kind {
+                insert(inner, rest, tag, text);
+            }
+        }
     }
 }
 

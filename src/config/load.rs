@@ -14,8 +14,8 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// The largest settings file and the largest secret file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Where settings come from, besides the defaults.
-#[derive(Debug, Clone, Default)]
+/// Where settings come from, besides the defaults. Not `Debug`: the environment holds secrets, and not only ours.
+#[derive(Clone, Default)]
 pub struct Sources {
     /// `--config` files, TOML or YAML by their ending; later ones win.
     pub files: Vec<PathBuf>,
@@ -26,7 +26,6 @@ pub struct Sources {
 }
 
 /// Valid settings, and where each came from.
-#[derive(Debug)]
 pub struct Loaded {
     /// The settings.
     pub config: Config,
@@ -36,10 +35,19 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
+impl std::fmt::Debug for Loaded {
+    /// Without the values as they were written.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("config", &self.config).field("warnings", &self.warnings).finish_non_exhaustive()
+    }
+}
+
 impl Sources {
     /// Files and flags of the command line, and the process's environment.
     pub fn of_process(files: Vec<PathBuf>, flags: Vec<String>) -> Sources {
-        let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))).collect();
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+            .collect();
         Sources { files, environment, flags }
     }
 }
@@ -63,24 +71,26 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Diagnostic>> {
     layers.push(environment(sources, &known, &default_settings, &mut report));
     layers.push(flags(sources, &known, &default_settings, &mut report));
 
-    let mut settings = layer::merge(layers).map_err(|error| {
+    // Each layer by itself: a wrong value is worth telling even where another layer hides it today.
+    for layer in &mut layers[1..] {
+        layer.retain(|key, setting| is_well_typed(key, setting, &mut report));
+    }
+    let settings = layer::merge(layers).map_err(|error| {
         report.problem(INVALID, &Origin::Default, format!("the layers do not fit together: {error}"), None);
-        std::mem::take(&mut report.problems)
+        std::mem::take(&mut report).in_order()
     })?;
-    settings.retain(|key, setting| is_well_typed(key, setting, &mut report));
-    let mut resolved = default_settings;
-    resolved.extend(settings.iter().map(|(key, setting)| (key.clone(), setting.clone())));
+    let mut resolved = settings.clone();
     resolve_files(&mut resolved, &mut report);
 
     let config = match serde_json::from_value::<Config>(json(&resolved)) {
         Ok(config) => config,
         Err(error) => {
             report.problem(INVALID, &Origin::Default, error.to_string(), None);
-            return Err(report.problems);
+            return Err(report.in_order());
         }
     };
     let warnings = check::check(&config, &settings, &mut report);
-    if report.problems.is_empty() { Ok(Loaded { config, settings, warnings }) } else { Err(report.problems) }
+    if report.problems.is_empty() { Ok(Loaded { config, settings, warnings }) } else { Err(report.in_order()) }
 }
 
 impl Loaded {
@@ -91,7 +101,8 @@ impl Loaded {
 
     /// The effective settings as JSON, secrets masked.
     pub fn shown(&self) -> Json {
-        let shown = self.settings.iter().map(|(k, s)| (k.clone(), Setting { value: secret::shown(k, s), origin: s.origin.clone() })).collect();
+        let shown =
+            self.settings.iter().map(|(k, s)| (k.clone(), Setting { value: secret::shown(k, s), origin: s.origin.clone() })).collect();
         json(&shown)
     }
 }
@@ -147,13 +158,20 @@ fn environment(sources: &Sources, known: &Known, defaults: &Settings, report: &m
             let meant = known.0.iter().flat_map(|(s, keys)| keys.iter().map(move |k| (s, k))).find(|(s, k)| rest == format!("{s}_{k}"));
             if let Some((section, key)) = meant {
                 let right = format!("TRIPLINE_{section}__{key}").to_ascii_uppercase();
-                report.problem(UNKNOWN_KEY, &origin, format!("`{name}` sets nothing"), Some(format!("did you mean `{right}`, with two underscores?")));
+                report.problem(
+                    UNKNOWN_KEY,
+                    &origin,
+                    format!("`{name}` sets nothing"),
+                    Some(format!("did you mean `{right}`, with two underscores?")),
+                );
             }
             continue;
         };
         // Client properties have dots where a variable's name has underscores.
         let key = match key.split_once("__") {
-            Some(("properties", property)) if section == "kafka" => Key(vec![section.into(), "properties".into(), property.replace('_', ".")]),
+            Some(("properties", property)) if section == "kafka" => {
+                Key(vec![section.into(), "properties".into(), property.replace('_', ".")])
+            }
             _ => Key(vec![section.into(), key.into()]),
         };
         insert(&mut found, key, value, origin, known, defaults, report);
@@ -207,7 +225,8 @@ fn is_well_typed(key: &Key, setting: &Setting, report: &mut Report) -> bool {
         let Err(expected) = reference::fits(key, &setting.value) else { return true };
         expected
     };
-    let shown = if key.property().is_some() { String::new() } else { format!(" `{}`", secret::shown(key, setting).to_string().trim_matches('"')) };
+    let shown =
+        if key.property().is_some() { String::new() } else { format!(" `{}`", secret::shown(key, setting).to_string().trim_matches('"')) };
     report.problem(WRONG_TYPE, &setting.origin, format!("`{key}` cannot be{shown}"), Some(format!("expected {expected}")));
     false
 }
@@ -218,7 +237,9 @@ fn resolve_files(settings: &mut Settings, report: &mut Report) {
         let Some(path) = setting.value.as_str().and_then(secret::file_reference).map(PathBuf::from) else { continue };
         match read(&path) {
             Ok(text) => setting.value = text.trim_end_matches(['\r', '\n']).into(),
-            Err(why) => report.problem(SECRET_FILE, &setting.origin, format!("`{key}` cannot be read from {}: {why}", path.display()), None),
+            Err(why) => {
+                report.problem(SECRET_FILE, &setting.origin, format!("`{key}` cannot be read from {}: {why}", path.display()), None)
+            }
         }
     }
 }

@@ -198,7 +198,7 @@ pub struct Stream {
     pub max_changed_bytes: Bytes,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sink {
     /// `sqlite://PATH`.
@@ -207,6 +207,17 @@ pub struct Sink {
     pub batch_rows: usize,
     /// A batch that is not full is written after this time.
     pub batch_interval: Span,
+}
+
+impl std::fmt::Debug for Sink {
+    /// The URL without its password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sink")
+            .field("url", &secret::without_password(&self.url))
+            .field("batch_rows", &self.batch_rows)
+            .field("batch_interval", &self.batch_interval)
+            .finish()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]

@@ -49,7 +49,10 @@ pub fn toml(text: &str) -> Result<Node, Vec<SyntaxError>> {
         let at = Place { line: 1, column: 1 };
         return Ok(Node { at, value: toml_table(text, table.into_inner()) });
     }
-    let error = |e: toml::de::Error| SyntaxError { at: e.span().map_or(Place::default(), |s| place(text, s.start)), message: e.message().to_owned() };
+    let error = |e: toml::de::Error| SyntaxError {
+        at: e.span().map_or(Place::default(), |s| place(text, s.start)),
+        message: e.message().to_owned(),
+    };
     Err(errors.into_iter().map(error).collect())
 }
 
@@ -90,12 +93,16 @@ fn toml_table(text: &str, table: DeTable<'_>) -> Tree {
 fn toml_leaf(value: DeValue<'_>) -> Json {
     match value {
         DeValue::String(text) => Json::String(text.into_owned()),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).map_or_else(|_| Json::String(number.as_str().to_owned()), Json::from),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).map_or_else(|_| Json::String(number.as_str().to_owned()), Json::from)
+        }
         DeValue::Float(number) => number.as_str().parse::<f64>().map_or_else(|_| Json::String(number.as_str().to_owned()), Json::from),
         DeValue::Boolean(truth) => Json::Bool(truth),
         DeValue::Datetime(time) => Json::String(time.to_string()),
         DeValue::Array(items) => items.into_iter().map(|item| toml_leaf(item.into_inner())).collect(),
-        DeValue::Table(table) => Json::Object(table.into_iter().map(|(k, v)| (k.into_inner().into_owned(), toml_leaf(v.into_inner()))).collect()),
+        DeValue::Table(table) => {
+            Json::Object(table.into_iter().map(|(k, v)| (k.into_inner().into_owned(), toml_leaf(v.into_inner()))).collect())
+        }
     }
 }
 

@@ -109,7 +109,7 @@ pub fn render(settings: &Settings, origins: bool) -> String {
 pub fn markdown() -> String {
     let (schema, defaults) = (schema(), defaults());
     let mut out = String::new();
-    let sections = super::load::section_order();
+    let sections = load::section_order();
     for (section, keys) in &sections {
         let about = schema["properties"][section]["description"].as_str().unwrap_or_default();
         let _ = writeln!(out, "### `[{section}]`\n\n{about}\n\n| Key | Default | Takes | Meaning |\n|---|---|---|---|");

@@ -43,6 +43,12 @@ impl Report {
         self.problems.push(Diagnostic { code, file, line, column, message: message.into(), excerpt, help });
     }
 
+    /// All problems, by file and place.
+    pub fn in_order(mut self) -> Vec<Diagnostic> {
+        self.problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        self.problems
+    }
+
     /// The source line, unless it may hold a secret.
     fn excerpt(&self, file: &str, line: usize) -> Option<String> {
         let text = self.texts.get(file)?.lines().nth(line.checked_sub(1)?)?;

@@ -32,7 +32,7 @@ pub fn shown(key: &Key, setting: &Setting) -> Json {
 }
 
 /// `postgres://user:password@host` without the password.
-fn without_password(url: &str) -> String {
+pub(super) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let Some((user, host)) = rest.rsplit_once('@') else { return url.to_owned() };
     let user = user.split(':').next().unwrap_or_default();

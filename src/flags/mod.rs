@@ -23,7 +23,7 @@ pub fn read(path: &Path) -> Result<Option<String>, Vec<Diagnostic>> {
         Ok(text) => Ok(Some(text)),
         Err(mut diagnostic) => {
             diagnostic.help = Some("name a JSON or YAML file: flags.file, TRIPLINE_FLAGS__FILE or --flags".to_owned());
-            Err(vec![diagnostic])
+            Err(vec![*diagnostic])
         }
     }
 }

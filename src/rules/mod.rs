@@ -46,7 +46,12 @@ impl PackSources {
         collect(dir, 0, &mut paths, &mut problems);
         paths.sort();
         if paths.is_empty() && problems.is_empty() {
-            problems.push(problem(UNREADABLE, dir, "the folder holds no rules".to_owned(), Some("a pack is made of `.yaml` and `.yml` files")));
+            problems.push(problem(
+                UNREADABLE,
+                dir,
+                "the folder holds no rules".to_owned(),
+                Some("a pack is made of `.yaml` and `.yml` files"),
+            ));
         }
         if paths.len() > MAX_FILES {
             problems.push(problem(TOO_MUCH, dir, format!("{} files, at most {MAX_FILES} are allowed", paths.len()), None));
@@ -56,14 +61,14 @@ impl PackSources {
         for path in &paths {
             match read_text(path) {
                 Ok(text) => files.push(SourceFile { name: path.display().to_string(), text }),
-                Err(diagnostic) => problems.push(diagnostic),
+                Err(diagnostic) => problems.push(*diagnostic),
             }
         }
         let mut settings = None;
         if !settings_file.as_os_str().is_empty() {
             match read_text(settings_file) {
                 Ok(text) => settings = Some(text),
-                Err(diagnostic) => problems.push(diagnostic),
+                Err(diagnostic) => problems.push(*diagnostic),
             }
         }
         let settings_name = settings_file.display().to_string();
@@ -94,7 +99,8 @@ fn overrides(name: &str, text: &str) -> Result<Map<String, Value>, Vec<Diagnosti
         Err(error) => {
             let (line, column) = error.location().map_or((0, 0), |l| (l.line() as usize, l.column() as usize));
             let whole = error.without_snippet().to_string();
-            let message = whole.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default().trim_start_matches("error: ");
+            let message =
+                whole.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default().trim_start_matches("error: ");
             let message = format!("not a map of settings: {message}");
             let help = Some("write `ANOMALY_BURST_THRESHOLD: 20`, one setting per line".to_owned());
             Err(vec![Diagnostic { code: NOT_A_MAP, file: name.to_owned(), line, column, message, excerpt: None, help }])
@@ -104,7 +110,12 @@ fn overrides(name: &str, text: &str) -> Result<Map<String, Value>, Vec<Diagnosti
 
 fn collect(dir: &Path, level: usize, paths: &mut Vec<PathBuf>, problems: &mut Vec<Diagnostic>) {
     if level > MAX_LEVELS {
-        problems.push(problem(TOO_MUCH, dir, format!("folders nest deeper than {MAX_LEVELS} levels"), Some("does a link lead back to its own folder?")));
+        problems.push(problem(
+            TOO_MUCH,
+            dir,
+            format!("folders nest deeper than {MAX_LEVELS} levels"),
+            Some("does a link lead back to its own folder?"),
+        ));
         return;
     }
     let listed = std::fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>());
@@ -129,11 +140,11 @@ fn collect(dir: &Path, level: usize, paths: &mut Vec<PathBuf>, problems: &mut Ve
 }
 
 /// Reads a text file of bounded size.
-pub(crate) fn read_text(path: &Path) -> Result<String, Diagnostic> {
-    let unreadable = |error: io::Error| problem(UNREADABLE, path, format!("cannot read the file: {error}"), None);
+pub(crate) fn read_text(path: &Path) -> Result<String, Box<Diagnostic>> {
+    let unreadable = |error: io::Error| Box::new(problem(UNREADABLE, path, format!("cannot read the file: {error}"), None));
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
     if size > MAX_FILE_BYTES as u64 {
-        return Err(problem(TOO_MUCH, path, format!("the file has {size} bytes, at most {MAX_FILE_BYTES} are allowed"), None));
+        return Err(Box::new(problem(TOO_MUCH, path, format!("the file has {size} bytes, at most {MAX_FILE_BYTES} are allowed"), None)));
     }
     std::fs::read_to_string(path).map_err(unreadable)
 }

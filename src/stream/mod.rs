@@ -26,7 +26,7 @@ pub mod restore;
 mod runtime;
 pub mod topics;
 
-pub use runtime::{RunError, run};
+pub use runtime::{Role, RunError, run};
 
 use crate::admin::Health;
 use crate::config::{Config, KeyedBy};

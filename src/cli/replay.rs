@@ -1,0 +1,118 @@
+//! `tripline replay`: events of a file in, decisions out, without a broker.
+
+use super::{Failure, code};
+use crate::config::{Config, EmitWhat, Loaded};
+use crate::live::Live;
+use crate::replay::{self, Counts, Options};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Write};
+use std::path::PathBuf;
+
+/// What to replay, and with what.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArgs {
+    /// Events, one JSON object per line; `-` for stdin
+    #[arg(long, value_name = "FILE|-")]
+    pub input: String,
+    /// Folder of the rule pack [default: rules.path]
+    #[arg(long, value_name = "DIR")]
+    pub rules: Option<PathBuf>,
+    /// Flags file [default: flags.file]
+    #[arg(long, value_name = "FILE")]
+    pub flags: Option<PathBuf>,
+    /// Settings of the pack by name, JSON or YAML [default: rules.settings]
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// Which events get a decision [default: decisions.emit]
+    #[arg(long, value_enum)]
+    pub emit: Option<EmitArg>,
+    /// Exit with 1 when a line is no event
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Which events get a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EmitArg {
+    /// Those on which something fired
+    Fired,
+    /// Every one
+    All,
+}
+
+/// Replays; the summary goes to stderr.
+pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
+    let config = with(args, &loaded.config);
+    let live = Live::load(&config).map_err(|problems| Failure::invalid(&problems))?;
+    let (input, bytes) = open(&args.input)?;
+    let bar = progress(bytes);
+    let mut advance = |bytes| bar.inc(bytes);
+    let options = Options { max_line_bytes: config.input.max_value_bytes.0, progress: &mut advance };
+    let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let result = replay::run(input, &live.current(), options, out);
+    bar.finish_and_clear();
+    let counts = match result {
+        Ok(counts) => counts,
+        // Whoever read the decisions has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(code::OK),
+        Err(error) => return Err(Failure::new(code::FINDINGS, format!("replay of {} failed: {error}", args.input))),
+    };
+    summarise(&counts);
+    Ok(if args.strict && counts.rejections() > 0 { code::FINDINGS } else { code::OK })
+}
+
+fn summarise(counts: &Counts) {
+    let _ = writeln!(io::stderr().lock(), "{counts}");
+}
+
+/// The settings with what the command line names.
+fn with(args: &ReplayArgs, config: &Config) -> Config {
+    let mut config = config.clone();
+    if let Some(rules) = &args.rules {
+        config.rules.path = rules.clone();
+    }
+    if let Some(settings) = &args.settings {
+        config.rules.settings = settings.clone();
+    }
+    if let Some(flags) = &args.flags {
+        config.flags.file = flags.clone();
+    }
+    match args.emit {
+        Some(EmitArg::Fired) => config.decisions.emit = EmitWhat::Fired,
+        Some(EmitArg::All) => config.decisions.emit = EmitWhat::All,
+        None => {}
+    }
+    config
+}
+
+/// The input, and its size when it has one.
+fn open(input: &str) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
+    if input == "-" {
+        return Ok((Box::new(BufReader::with_capacity(1 << 16, io::stdin())), None));
+    }
+    let unreadable = |error: io::Error| Failure::usage(format!("cannot read {input}: {error}"));
+    let file = File::open(input).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(Failure::usage(format!("{input} is a folder: name a file of events, one JSON object per line")));
+    }
+    let size = metadata.is_file().then_some(metadata.len());
+    Ok((Box::new(BufReader::with_capacity(1 << 16, file)), size))
+}
+
+/// A bar on stderr when a person looks on; nothing else.
+fn progress(bytes: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() || io::stdout().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let Some(bytes) = bytes else {
+        return ProgressBar::new_spinner().with_style(
+            ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        );
+    };
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(bytes).with_style(style)
+}

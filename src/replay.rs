@@ -1,0 +1,180 @@
+//! Events of a file through the engine, without a broker: the same decisions with the same ids as the worker's, when each
+//! entity's events came from one partition in the file's order.
+//!
+//! One line is one record. Its reference time is `broker_time` when the line has one (RFC 3339, or integer milliseconds),
+//! else its `event_time`; its position is topic `file`, partition 0, the line's number from 0. The state of every actor
+//! that a rule looked at is kept in memory until the end: some hundred bytes each, bounded by the file only.
+
+mod line;
+#[cfg(test)]
+mod tests;
+
+use hashbrown::HashMap;
+use line::{Line, Lines};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, BufRead, Write};
+use tripline_core::decision::Decision;
+use tripline_core::engine::{Engine, Outcome, Selection};
+use tripline_core::entity::Entity;
+use tripline_core::event::Event;
+use tripline_core::observation::{Observation, Position};
+use tripline_core::rejection::{Reason, Rejection};
+use tripline_core::state::ActorState;
+use tripline_core::time::{EARLIEST_MS, LATEST_MS, parse_rfc3339_ms};
+
+/// How many rejected lines are named in the summary.
+const NAMED_REJECTIONS: usize = 5;
+
+/// What became of every line; [`Counts::lines`] is the sum of the outcomes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Lines read.
+    pub lines: u64,
+    /// Counted and evaluated.
+    pub processed: u64,
+    /// Older than their entity's newest event minus the allowed lateness.
+    pub late: u64,
+    /// Their event id was seen before.
+    pub duplicate: u64,
+    /// No events, by reason.
+    pub rejected: BTreeMap<Reason, u64>,
+    /// The first rejected lines, numbered from 1.
+    pub first_rejected: Vec<(u64, Rejection)>,
+    /// Decisions written.
+    pub decisions: u64,
+    /// Entities whose state was kept.
+    pub actors: u64,
+}
+
+impl Counts {
+    /// Lines that were no events.
+    pub fn rejections(&self) -> u64 {
+        self.rejected.values().sum()
+    }
+
+    fn reject(&mut self, number: u64, rejection: Rejection) {
+        *self.rejected.entry(rejection.reason).or_default() += 1;
+        if self.first_rejected.len() < NAMED_REJECTIONS {
+            self.first_rejected.push((number, rejection));
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { lines, processed, late, duplicate, decisions, actors, .. } = self;
+        writeln!(f, "{lines} lines = {processed} processed + {late} late + {duplicate} duplicate + {} rejected", self.rejections())?;
+        for (reason, count) in &self.rejected {
+            writeln!(f, "  rejected as {}: {count}", reason.name())?;
+        }
+        for (number, rejection) in &self.first_rejected {
+            writeln!(f, "  line {number}: {rejection}")?;
+        }
+        if self.rejections() > self.first_rejected.len() as u64 {
+            writeln!(f, "  … and {} lines more", self.rejections() - self.first_rejected.len() as u64)?;
+        }
+        write!(f, "{decisions} decisions; the state of {actors} actors")
+    }
+}
+
+/// Bounds and observers of a replay.
+pub struct Options<'a> {
+    /// Longer lines are rejected as `too_large`.
+    pub max_line_bytes: usize,
+    /// Told after each line how many bytes it had.
+    pub progress: &'a mut dyn FnMut(u64),
+}
+
+/// Replays events, one per line, and writes decisions, one per line. Lines that are no events are counted, and the run
+/// goes on; an error is the input's or the output's.
+pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: impl Write) -> io::Result<Counts> {
+    let Options { max_line_bytes, progress } = options;
+    let mut lines = Lines::new(input, max_line_bytes);
+    let mut replay =
+        Replay { engine, states: HashMap::default(), key: String::new(), selection: Selection::default(), counts: Counts::default() };
+    let mut decisions = Vec::new();
+    while let Some((line, bytes)) = lines.next_line()? {
+        replay.line(line, &mut decisions);
+        for decision in decisions.drain(..) {
+            serde_json::to_writer(&mut out, &decision)?;
+            out.write_all(b"\n")?;
+            replay.counts.decisions += 1;
+        }
+        progress(bytes);
+    }
+    out.flush()?;
+    replay.counts.actors = replay.states.len() as u64;
+    Ok(replay.counts)
+}
+
+struct Replay<'a> {
+    engine: &'a Engine,
+    states: HashMap<String, ActorState, foldhash::fast::RandomState>,
+    /// Reused for every lookup.
+    key: String,
+    selection: Selection,
+    counts: Counts,
+}
+
+impl Replay<'_> {
+    fn line(&mut self, line: Line<'_>, decisions: &mut Vec<Decision>) {
+        let index = self.counts.lines;
+        self.counts.lines += 1;
+        let (event, reference_ms) = match read(line) {
+            Ok(read) => read,
+            Err(rejection) => return self.counts.reject(index + 1, rejection),
+        };
+        match self.observe(event, reference_ms, index, decisions) {
+            Outcome::Processed => self.counts.processed += 1,
+            Outcome::Late => self.counts.late += 1,
+            Outcome::Duplicate => self.counts.duplicate += 1,
+        }
+    }
+
+    fn observe(&mut self, event: Event<'_>, reference_ms: i64, index: u64, decisions: &mut Vec<Decision>) -> Outcome {
+        let actor = self.engine.actor(&event);
+        let entity = Entity { kind: actor.kind, id: actor.id.into_owned().into() };
+        let position = Position { topic: "file".to_owned(), partition: 0, offset: index as i64 };
+        let observation = Observation::new(event, entity, &position, reference_ms);
+        if !self.engine.select(&observation.event, &mut self.selection) {
+            return Outcome::Processed;
+        }
+        self.key.clear();
+        observation.entity.write_key(&mut self.key);
+        let state = self.states.entry_ref(self.key.as_str()).or_default();
+        self.engine.apply(&observation, &self.selection, state, decisions)
+    }
+}
+
+/// The event of a line and its reference time.
+fn read(line: Line<'_>) -> Result<(Event<'_>, i64), Rejection> {
+    let Line::Whole(bytes) = line else {
+        return Err(Rejection::new(Reason::TooLarge, "the line is longer than input.max_value_bytes"));
+    };
+    let event = Event::decode(Some(bytes))?;
+    let reference_ms = match broker_time(bytes)? {
+        Some(ms) => ms,
+        None => event.event_time_ms,
+    };
+    Ok((event, reference_ms))
+}
+
+/// `broker_time` is no field of events: it is looked for only in lines that have the word.
+fn broker_time(bytes: &[u8]) -> Result<Option<i64>, Rejection> {
+    const NAME: &[u8] = b"\"broker_time\"";
+    #[derive(Deserialize)]
+    struct Times {
+        #[serde(default)]
+        broker_time: Option<serde_json::Value>,
+    }
+    if !bytes.windows(NAME.len()).any(|window| window == NAME) {
+        return Ok(None);
+    }
+    let bad = || Rejection::new(Reason::BadTime, "broker_time");
+    let times: Times = serde_json::from_slice(bytes).map_err(|_| bad())?;
+    let Some(value) = times.broker_time else { return Ok(None) };
+    let ms = value.as_str().map_or_else(|| value.as_i64(), parse_rfc3339_ms);
+    ms.filter(|ms| (EARLIEST_MS..LATEST_MS).contains(ms)).map(Some).ok_or_else(bad)
+}

@@ -1,0 +1,173 @@
+//! The command line from outside: exit codes, and what goes to stdout and what to stderr.
+
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Runs the binary in the repository's root without any of our own settings in its environment.
+fn tripline(args: &[&str], environment: &[(&str, &str)], input: &str) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tripline"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRIPLINE_")) {
+        command.env_remove(name);
+    }
+    command.args(args).envs(environment.iter().copied()).env_remove("RUST_LOG").current_dir(root());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    // One that never reads its input closes it: not this test's business.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    let done = child.wait_with_output().expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ran { code: done.status.code(), out: text(done.stdout), err: text(done.stderr) }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).expect("written");
+    path.display().to_string()
+}
+
+#[test]
+fn help_and_version_go_to_stdout_and_name_the_exit_codes() {
+    let help = tripline(&["--help"], &[], "");
+    assert_eq!((help.code, help.err.as_str()), (Some(0), ""));
+    assert!(help.out.contains("3  invalid settings, rules or flags"), "{}", help.out);
+    let version = tripline(&["--version"], &[], "");
+    assert_eq!((version.code, version.out.trim()), (Some(0), concat!("tripline ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn wrong_usage_is_2_and_says_so_on_stderr() {
+    for args in [
+        &["frobnicate"][..],
+        &[],
+        &["replay"],
+        &["--set", "lanes", "check"],
+        &["replay", "--input", "nowhere.ndjson"],
+        &["replay", "--input", "src"],
+        &["flags", "eval", "NOBODY_KNOWS"],
+        &["run", "--roles", "cook"],
+    ] {
+        let ran = tripline(args, &[], "");
+        assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{args:?}: {}", ran.err);
+        assert!(!ran.err.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn check_is_0_when_all_is_well_and_3_with_every_problem_else() {
+    let ran = tripline(&["check"], &[], "");
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("the master flag `ANOMALY_DETECTION_ENABLED` is off"), "{}", ran.out);
+
+    let ran = tripline(&["check", "-o", "json"], &[("TRIPLINE_STREAM__LANE", "3"), ("TRIPLINE_STREAM__LANES", "many")], "");
+    assert_eq!(ran.code, Some(3));
+    let report: Value = serde_json::from_str(&ran.out).expect("JSON");
+    let problems: Vec<_> = report["problems"].as_array().expect("a list").iter().map(|p| p["code"].as_str().expect("a code")).collect();
+    assert_eq!(problems, ["C002", "C003"]);
+    assert_eq!(report["problems"][0]["help"], "did you mean `stream.lanes`?");
+}
+
+#[test]
+fn check_takes_paths_of_every_kind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = write(folder.path(), "a.toml", "[stream]\nlanes = 0\n");
+    let flags = write(folder.path(), "flags.yaml", "SOME_FLAG: {enable: true}\n");
+    let ran = tripline(&["check", "config/packs/anomaly-infra", &settings, &flags, "nowhere"], &[], "");
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.out.contains("ok: rules config/packs/anomaly-infra: "), "{}", ran.out);
+    for place in [format!("--> {settings}:2:9"), format!("--> {flags}:1:"), "--> nowhere\n".to_owned()] {
+        assert!(ran.out.contains(&place), "{place} in\n{}", ran.out);
+    }
+}
+
+#[test]
+fn invalid_settings_stop_every_verb_with_3() {
+    let problem = [("TRIPLINE_STREAM__LANES", "0")];
+    for args in [&["run"][..], &["replay", "--input", "-"], &["config", "show"], &["flags", "list"]] {
+        let ran = tripline(args, &problem, "");
+        assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""), "{args:?}");
+        assert!(ran.err.contains("environment variable TRIPLINE_STREAM__LANES"), "{}", ran.err);
+    }
+    let ran = tripline(&["run", "--set", "rules.path=nowhere"], &[], "");
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.contains("there is no such folder of rules"), "{}", ran.err);
+}
+
+#[test]
+fn replay_writes_decisions_to_stdout_and_its_summary_to_stderr() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = write(folder.path(), "flags.json", "{\"ANOMALY_DETECTION_ENABLED\": true}");
+    let good =
+        "{\"event_type\":\"anomaly.reported\",\"event_time\":\"2026-01-01T00:00:00Z\",\"user_id\":\"u1\",\"anomaly_type\":\"odd\"}\n";
+    let args = ["replay", "--input", "-", "--flags", &flags];
+    let ran = tripline(&args, &[], good);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let decision: Value = serde_json::from_str(&ran.out).expect("one decision");
+    assert_eq!((decision["anomaly_type"].as_str(), decision["entity"]["id"].as_str()), (Some("odd"), Some("u1")));
+    assert!(ran.err.contains("1 lines = 1 processed + 0 late + 0 duplicate + 0 rejected"), "{}", ran.err);
+
+    let bad = format!("{good}{{\"user_id\":\"secret-person\"\n");
+    let ran = tripline(&args, &[], &bad);
+    assert_eq!((ran.code, ran.out.lines().count()), (Some(0), 1), "{}", ran.err);
+    assert!(ran.err.contains("line 2: invalid_json") && !ran.err.contains("secret-person"), "{}", ran.err);
+    assert_eq!(tripline(&[&args[..], &["--strict"]].concat(), &[], &bad).code, Some(1));
+
+    let off = tripline(&["replay", "--input", "-"], &[], good);
+    assert_eq!((off.code, off.out.as_str()), (Some(0), ""));
+    assert!(off.err.contains("master flag is off"), "{}", off.err);
+}
+
+#[test]
+fn flags_tell_what_holds_for_whom_and_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = write(
+        folder.path(),
+        "flags.yaml",
+        "NEW_CHECKOUT: {enabled: true, rollout_percentage: 0, users: [u1]}\nSTAFF: {staff_only: true}\n",
+    );
+    let on = |args: &[&str]| {
+        let ran = tripline(&[&["flags", "eval", "-o", "json", "--flags", &flags], args].concat(), &[], "");
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let answer: Value = serde_json::from_str(&ran.out).expect("JSON");
+        answer["flags"][0]["on"].as_bool().expect("a truth value")
+    };
+    assert!(on(&["NEW_CHECKOUT", "--user", "u1"]) && !on(&["NEW_CHECKOUT", "--user", "u2"]));
+    assert!(on(&["STAFF", "--staff"]) && !on(&["STAFF"]));
+    let list = tripline(&["flags", "list", "--flags", &flags], &[], "");
+    for name in ["NEW_CHECKOUT", "STAFF", "ANOMALY_DETECTION_ENABLED"] {
+        assert!(list.out.contains(name), "{}", list.out);
+    }
+    let typo = tripline(&["flags", "eval", "STAF", "--flags", &flags], &[], "");
+    assert_eq!(typo.code, Some(2));
+    assert!(typo.err.contains("did you mean `STAFF`?"), "{}", typo.err);
+}
+
+#[test]
+fn config_shows_origins_and_hides_secrets() {
+    let environment = [("TRIPLINE_KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2"), ("TRIPLINE_STREAM__LANES", "3")];
+    let ran = tripline(&["config", "show", "--origin"], &environment, "");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("lanes = 3 # env TRIPLINE_STREAM__LANES") && ran.out.contains("\"sasl.password\" = \"***\""), "{}", ran.out);
+    assert!(!ran.out.contains("hunter2"));
+    let json: Value = serde_json::from_str(&tripline(&["config", "show", "-o", "json"], &environment, "").out).expect("JSON");
+    assert_eq!((json["stream"]["lanes"].as_i64(), json["kafka"]["properties"]["sasl.password"].as_str()), (Some(3), Some("***")));
+    let schema: Value = serde_json::from_str(&tripline(&["config", "schema"], &[], "").out).expect("JSON");
+    assert_eq!(schema["title"], "Tripline settings");
+}
+
+#[test]
+fn completions_know_the_verbs() {
+    let ran = tripline(&["completions", "bash"], &[], "");
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.out.contains("replay") && ran.out.contains("--strict"));
+}
