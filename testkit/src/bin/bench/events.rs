@@ -65,7 +65,7 @@ impl Events {
             980..=989 => 400,
             _ => 503,
         };
-        let id = self.random();
+        let (id, request_id, took_ms) = (self.random(), self.random() >> 16, 3 + self.below(400));
         let mut json = String::with_capacity(512);
         // Writing to a String cannot fail.
         let _ = write!(
@@ -83,9 +83,9 @@ impl Events {
             traits >> 8 & 255,
             traits >> 16 & 255,
             traits >> 24 & 255,
-            3 + self.below(400),
+            took_ms,
             AGENTS[(traits % 4) as usize],
-            self.random() >> 16,
+            request_id,
             COUNTRIES[(traits % 8) as usize],
         );
         self.made += 1;
