@@ -4,7 +4,8 @@
 //! characters, nesting is at most 64 deep, no key stands twice. What is wrong with a record that is not an event is a
 //! [`crate::rejection::Rejection`]. Decoding lives in [`decode`](Event::decode).
 
-mod decode;
+pub(crate) mod decode;
+pub(crate) mod encode;
 
 use crate::value::{Type, Value};
 use serde_json::{Map, Value as Json};

@@ -22,6 +22,7 @@ pub mod protocol;
 pub mod rejection;
 pub mod resource;
 pub mod rule;
+pub mod schema;
 pub mod state;
 pub mod time;
 pub mod value;

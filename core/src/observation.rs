@@ -4,7 +4,9 @@
 
 use crate::entity::Entity;
 use crate::event::Event;
-use crate::rejection::Rejection;
+use crate::event::decode::{Dialect, Envelope, read};
+use crate::event::encode::ObjectWriter;
+use crate::rejection::{Reason, Rejection};
 
 /// Where an input record stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +30,17 @@ pub struct Observation<'a> {
     pub has_own_id: bool,
     /// The event's time was ahead of the reference time by more than 5 s and was capped to it.
     pub clamped: bool,
+    /// The input record it came from.
+    pub source: Position,
+    /// That record's timestamp: the reference time.
+    pub reference_ms: i64,
 }
 
 /// How far an event's time may be ahead of its reference time before it is clamped, in milliseconds.
 pub const MAX_AHEAD_MS: i64 = 5_000;
+
+/// Version of the observation's JSON. A reader refuses every other.
+pub const OBSERVATION_VERSION: i64 = 1;
 
 impl<'a> Observation<'a> {
     /// Addresses an event: gives it an id from `position` if it has none and caps its time at `reference_ms`
@@ -45,17 +54,118 @@ impl<'a> Observation<'a> {
         if !has_own_id {
             event.event_id = Some(format!("{}/{}/{}", position.topic, position.partition, position.offset).into());
         }
-        Observation { event, entity, has_own_id, clamped }
+        Observation { event, entity, has_own_id, clamped, source: position.clone(), reference_ms }
     }
 
-    /// Writes the observation as the value of a record of the observations topic.
+    /// Writes the observation as the value of a record of the observations topic; the record's key is the entity's text.
+    ///
+    /// One flat object, so that it is read in one pass: the envelope under names that begin with `_`, then the event.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let _ = out;
+        let mut object = ObjectWriter::begin(out);
+        object.int("_v", Some(OBSERVATION_VERSION));
+        object.text("_topic", Some(&self.source.topic));
+        object.int("_partition", Some(self.source.partition.into()));
+        object.int("_offset", Some(self.source.offset));
+        object.int("_at", Some(self.reference_ms));
+        object.truth("_own", self.has_own_id.then_some(true));
+        object.truth("_clamped", self.clamped.then_some(true));
+        object.event(&self.event, |object| object.int("event_time", Some(self.event.event_time_ms)));
+        object.end();
     }
 
     /// Reads a record of the observations topic.
     pub fn decode(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Result<Observation<'a>, Rejection> {
-        let _ = (key, value);
-        Err(Rejection::new(crate::rejection::Reason::InvalidJson, "decoder missing"))
+        let (event, envelope) = read(value, Dialect::Observation)?;
+        let Envelope { version, topic, partition, offset, reference_ms, has_own_id, clamped } = envelope;
+        if version != Some(OBSERVATION_VERSION) {
+            return Err(Rejection::new(Reason::WrongType, "observation version"));
+        }
+        let missing = |name: &str| Rejection::new(Reason::MissingField, name);
+        let partition = partition.ok_or_else(|| missing("_partition"))?;
+        let source = Position {
+            topic: topic.ok_or_else(|| missing("_topic"))?.into_owned(),
+            partition: i32::try_from(partition).map_err(|_| Rejection::new(Reason::WrongType, "_partition"))?,
+            offset: offset.ok_or_else(|| missing("_offset"))?,
+        };
+        let reference_ms = reference_ms.ok_or_else(|| missing("_at"))?;
+        if event.event_id.is_none() {
+            return Err(missing("event_id"));
+        }
+        Ok(Observation { event, entity: entity_of(key)?, has_own_id, clamped, source, reference_ms })
+    }
+}
+
+fn entity_of(key: Option<&[u8]>) -> Result<Entity<'_>, Rejection> {
+    let wrong = || Rejection::new(Reason::WrongType, "observation key");
+    let key = std::str::from_utf8(key.ok_or_else(wrong)?).map_err(|_| Rejection::new(Reason::InvalidUtf8, "observation key"))?;
+    Entity::parse(key).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position() -> Position {
+        Position { topic: "app.requests".into(), partition: 3, offset: 42 }
+    }
+
+    fn event(id: &str) -> Vec<u8> {
+        format!(r#"{{{id}"event_time":1760000000000,"event_type":"http_request","user_id":"u\u0031","path":"/a \"b\""}}"#).into_bytes()
+    }
+
+    fn routed(observation: &Observation<'_>) -> (Vec<u8>, Vec<u8>) {
+        let mut value = Vec::new();
+        observation.encode(&mut value);
+        (observation.entity.to_string().into_bytes(), value)
+    }
+
+    #[test]
+    fn an_observation_survives_the_topic() {
+        for (id, reference_ms) in [("", 1_760_000_000_500), (r#""event_id":"e1","#, 1_760_000_000_500), ("", 1_600_000_000_000), ("", -1)] {
+            let bytes = event(id);
+            let event = Event::decode(Some(&bytes)).unwrap();
+            let observation = Observation::new(event, Entity::actor(Some("u1"), None), &position(), reference_ms);
+            let (key, value) = routed(&observation);
+            assert_eq!(Observation::decode(Some(&key), Some(&value)), Ok(observation.clone()));
+            assert_eq!(observation.has_own_id, !id.is_empty());
+            assert_eq!(observation.clamped, reference_ms < 1_700_000_000_000);
+        }
+    }
+
+    #[test]
+    fn an_id_made_from_the_longest_topic_is_read_back() {
+        let bytes = event("");
+        let position = Position { topic: "t".repeat(249), partition: i32::MAX, offset: i64::MAX };
+        let observation = Observation::new(Event::decode(Some(&bytes)).unwrap(), Entity::actor(None, None), &position, 1_760_000_000_000);
+        let (key, value) = routed(&observation);
+        assert_eq!(Observation::decode(Some(&key), Some(&value)), Ok(observation));
+    }
+
+    #[test]
+    fn what_the_router_did_not_write_is_refused() {
+        let bytes = event(r#""event_id":"e1","#);
+        let event = Event::decode(Some(&bytes)).unwrap();
+        let (key, value) = routed(&Observation::new(event, Entity::actor(Some("u1"), None), &position(), 1_760_000_000_000));
+        let value = String::from_utf8(value).unwrap();
+        let check = |key: Option<&[u8]>, value: &str, expected: &str| {
+            let refused = Observation::decode(key, Some(value.as_bytes())).map_err(|r| r.to_string());
+            assert_eq!(refused, Err(expected.to_owned()), "{value}");
+        };
+        check(Some(&key), &value.replace(r#""_v":1"#, r#""_v":2"#), "wrong_type: observation version");
+        check(Some(&key), &value.replace(r#""_v":1,"#, ""), "wrong_type: observation version");
+        check(Some(&key), std::str::from_utf8(&bytes).unwrap(), "wrong_type: observation version");
+        check(Some(&key), &value.replace(r#""_offset":42,"#, ""), "missing_field: _offset");
+        check(Some(&key), &value.replace(r#""_partition":3"#, r#""_partition":3000000000"#), "wrong_type: _partition");
+        check(Some(&key), &value.replace(r#""_at":"#, r#""_v":1,"_at":"#), "duplicate_key: observation version");
+        check(Some(&key), &value.replace(r#""event_id":"e1","#, ""), "missing_field: event_id");
+        check(None, &value, "wrong_type: observation key");
+        check(Some(b"cat:x"), &value, "wrong_type: observation key");
+        check(Some(b"user:\xff"), &value, "invalid_utf8: observation key");
+    }
+
+    #[test]
+    fn names_of_the_envelope_mean_nothing_in_an_app_s_event() {
+        let event = Event::decode(Some(br#"{"_v":9,"_own":"x","event_time":1760000000000,"event_type":"t"}"#)).unwrap();
+        assert_eq!(event.event_id, None);
     }
 }
