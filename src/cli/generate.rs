@@ -90,7 +90,9 @@ pub fn run(args: &GenerateArgs, config: &Config) -> Result<()> {
         file.flush().context("could not write the truth file")?;
     }
     match output {
-        Output::Lines(mut lines) => finish_lines(lines.flush())?,
+        Output::Lines(mut lines) => {
+            finish_lines(lines.flush())?;
+        }
         Output::Kafka { sender, .. } => sender.finish()?,
     }
     bar.finish_and_clear();

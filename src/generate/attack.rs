@@ -165,7 +165,7 @@ impl Campaign {
                     ("form", json!("checkout")),
                     ("attempt_count", json!(rng.between(1, 9))),
                     ("access_token", json!(format!("tok-{:016x}", rng.next_u64()))),
-                    ("payment", json!({"method": "card", "cvv": format!("{:03}", rng.below(1000))})),
+                    ("payment", json!({"cvv": format!("{:03}", rng.below(1000)), "method": "card"})),
                 ]),
                 request_id: None,
                 response_time_ms: None,

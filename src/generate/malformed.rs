@@ -43,7 +43,9 @@ pub fn record(number: u64, time: &str, lines: bool) -> (Reason, Option<Vec<u8>>)
             let nested = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
             format!(r#"{{"event_id":"{id}","event_time":"{time}","event_type":"http_request","data":{{"a":{nested}}}}}"#)
         }
-        Reason::DuplicateKey => format!(r#"{{"event_id":"{id}","event_time":"{time}","event_type":"http_request","user_id":"a","user_id":"b"}}"#),
+        Reason::DuplicateKey => {
+            format!(r#"{{"event_id":"{id}","event_time":"{time}","event_type":"http_request","user_id":"a","user_id":"b"}}"#)
+        }
         Reason::WrongType => format!(r#"{{"event_id":"{id}","event_time":"{time}","event_type":"http_request","status_code":"teapot"}}"#),
         Reason::MissingField => format!(r#"{{"event_id":"{id}","event_time":"{time}","path":"/"}}"#),
         Reason::BadTime => format!(r#"{{"event_id":"{id}","event_time":"yesterday","event_type":"http_request"}}"#),

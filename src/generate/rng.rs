@@ -51,7 +51,10 @@ mod tests {
     #[test]
     fn the_stream_is_splitmix64() {
         let mut rng = Rng::new(1_234_567);
-        assert_eq!([rng.next_u64(), rng.next_u64(), rng.next_u64()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+        assert_eq!(
+            [rng.next_u64(), rng.next_u64(), rng.next_u64()],
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
     }
 
     #[test]

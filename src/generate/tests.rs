@@ -88,7 +88,7 @@ fn the_same_options_give_the_same_bytes_and_another_seed_does_not() {
     assert_ne!(first, all(Options { malformed: 50, seed: 8, ..options() }));
     // Pinned: a changed line of output is a changed promise, also from one version to the next.
     let bytes: Vec<u8> = first.iter().flat_map(|record| record.value.clone().unwrap_or_default()).collect();
-    assert_eq!(tripline_core::hash::digest(&bytes), "PIN");
+    assert_eq!(tripline_core::hash::digest(&bytes), "sha256:1c4af91570641aca");
 }
 
 #[test]
@@ -97,6 +97,8 @@ fn every_event_has_the_required_fields_and_its_own_id() {
     let mut ids = BTreeSet::new();
     for (record, before) in records.iter().zip(std::iter::once(&records[0]).chain(&records)) {
         let event = json(record);
+        let decoded = tripline_core::event::Event::decode(record.value.as_deref()).expect("a valid event decodes");
+        assert_eq!(decoded.event_time_ms, record.time_ms);
         assert!(ids.insert(event["event_id"].as_str().expect("an id").to_owned()));
         let time = tripline_core::time::parse_rfc3339_ms(event["event_time"].as_str().expect("a time"));
         assert_eq!(time, Some(record.time_ms));

@@ -1,0 +1,90 @@
+//! One worker on topics, group and state of its own.
+
+use crate::Mode;
+use crate::cluster::delete_topics;
+use anyhow::{Context, Result, ensure};
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+use tripline_testkit::{Kafka, Worker, free_address, unique, worker};
+
+/// Flags as they are when the pack is in use: off by default, like the package that it follows.
+const FLAGS: &str = r#"{"ANOMALY_DETECTION_ENABLED": true, "ANOMALY_ALERTING_ENABLED": true}"#;
+
+/// What all workers of a benchmark have in common.
+pub struct Setup {
+    /// The `tripline` binary.
+    pub binary: PathBuf,
+    /// Folder of the rule pack.
+    pub rules: PathBuf,
+    /// Threads of the worker.
+    pub lanes: usize,
+    /// Partitions of every topic.
+    pub partitions: i32,
+}
+
+/// Names and settings of one run.
+pub struct Run {
+    /// Consumer group, and what all its topics start with.
+    pub app: String,
+    /// Where `/metrics` answers.
+    pub admin: String,
+    settings: Vec<(String, String)>,
+    binary: PathBuf,
+    folder: TempDir,
+}
+
+impl Run {
+    /// Creates topics for a run over this input.
+    pub fn prepare(kafka: &Kafka, setup: &Setup, mode: Mode, input: &str, emit: &str) -> Result<Run> {
+        let app = unique(&format!("bench-{}", mode.name()));
+        let folder = tempfile::tempdir().context("could not make a folder for the state")?;
+        let flags = folder.path().join("flags.json");
+        std::fs::write(&flags, FLAGS)?;
+        let admin = free_address()?.to_string();
+        let settings = [
+            ("APP__ID", app.clone()),
+            ("KAFKA__BOOTSTRAP_SERVERS", kafka.bootstrap().to_owned()),
+            ("INPUT__TOPICS", input.to_owned()),
+            ("INPUT__KEYED_BY", mode.keyed_by().to_owned()),
+            ("INPUT__START", "earliest".to_owned()),
+            ("TOPICS__PARTITIONS", setup.partitions.to_string()),
+            ("TOPICS__DECISIONS", format!("{app}.decisions")),
+            ("TOPICS__ALERTS", format!("{app}.alerts")),
+            ("TOPICS__DEAD_LETTERS", format!("{app}.dead-letters")),
+            ("TOPICS__LATE", format!("{app}.late")),
+            ("RULES__PATH", setup.rules.display().to_string()),
+            ("FLAGS__FILE", flags.display().to_string()),
+            ("DECISIONS__EMIT", emit.to_owned()),
+            ("STATE__DIR", folder.path().join("state").display().to_string()),
+            ("ADMIN__LISTEN", admin.clone()),
+            ("STREAM__LANES", setup.lanes.to_string()),
+            ("STREAM__IDENTITY", "bench".to_owned()),
+        ];
+        let settings = settings.into_iter().map(|(name, value)| (format!("TRIPLINE_{name}"), value)).collect();
+        let run = Run { app, admin, settings, binary: setup.binary.clone(), folder };
+        let output = worker::command(&run.binary, &["topics", "apply"], run.settings()).output().context("could not run tripline")?;
+        ensure!(output.status.success(), "tripline topics apply failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        Ok(run)
+    }
+
+    fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Starts the worker.
+    pub fn start(&self) -> Result<Worker> {
+        Worker::spawn(&self.binary, &["run", "--roles", "detect"], self.settings(), self.folder.path().join("worker.log"))
+    }
+
+    /// Stops the worker and deletes what it made.
+    pub fn clean_up(self, kafka: &Kafka, mut worker: Worker) -> Result<()> {
+        worker.terminate(Duration::from_secs(30)).with_context(|| format!("the worker did not stop:\n{}", worker.log_tail(20)))?;
+        delete_topics(kafka, &self.app)
+    }
+
+    /// The topics by name.
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}.{name}", self.app)
+    }
+}
