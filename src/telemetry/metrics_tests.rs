@@ -36,7 +36,10 @@ fn the_reference_page_is_the_table() {
         std::fs::write(path, reference()).expect("docs/metrics.md can be written");
     }
     let page = std::fs::read_to_string(path).expect("docs/metrics.md");
-    assert!(page == reference(), "docs/metrics.md is not what the table says: TRIPLINE_WRITE_DOCS=1 cargo test --release --lib telemetry::");
+    assert!(
+        page == reference(),
+        "docs/metrics.md is not what the table says: TRIPLINE_WRITE_DOCS=1 cargo test --release --lib telemetry::"
+    );
 }
 
 #[test]
