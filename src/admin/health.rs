@@ -118,7 +118,8 @@ impl Health {
     }
 
     fn beginnings(&self) -> Vec<Check> {
-        let check = |name: &str, passed: bool, problem: &str| Check { name: name.to_owned(), problem: (!passed).then(|| problem.to_owned()) };
+        let check =
+            |name: &str, passed: bool, problem: &str| Check { name: name.to_owned(), problem: (!passed).then(|| problem.to_owned()) };
         let mut checks = vec![
             check("config", self.config_loaded.load(Ordering::Relaxed), "is not loaded"),
             check("broker", self.broker_reached.load(Ordering::Relaxed), "has not been reached"),

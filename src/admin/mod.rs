@@ -41,6 +41,16 @@ pub enum AdminError {
     Serve(#[source] std::io::Error),
 }
 
+impl AdminError {
+    /// The process's exit code: 3, a setting to change, when the address is taken or not ours; else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            AdminError::Bind { .. } => 3,
+            AdminError::Serve(_) => 1,
+        }
+    }
+}
+
 /// How long open connections may take to end after the shutdown.
 const LINGER: Duration = Duration::from_secs(2);
 

@@ -128,7 +128,8 @@ impl Plan {
         if lines.is_empty() {
             lines.push("nothing to do".to_owned());
         }
-        lines.extend(self.left.iter().map(finding_line));
+        // Inputs are their owners' to create: no error of ours, and no part of the exit code.
+        lines.extend(self.left.iter().map(|f| if f.remedy == Remedy::CreateInput { format!("missing: {f}") } else { finding_line(f) }));
         lines
     }
 
@@ -142,9 +143,15 @@ impl Plan {
     }
 }
 
-fn apply(out: &mut impl Write, output: Output, cluster: &Cluster, found: &BTreeMap<String, Found>, mut plan: Plan) -> Result<u8, TopicsError> {
+fn apply(
+    out: &mut impl Write,
+    output: Output,
+    cluster: &Cluster,
+    found: &BTreeMap<String, Found>,
+    mut plan: Plan,
+) -> Result<u8, TopicsError> {
     let mut failed = false;
-    let results: BTreeMap<String, Result<(), String>> = cluster.create(&plan.create)?.into_iter().collect();
+    let results = cluster.create(&plan.create)?;
     for (name, result) in &results {
         if let Err(why) = result {
             failed = true;
@@ -188,7 +195,10 @@ fn as_json(finding: &Finding) -> Value {
 }
 
 fn finding_line(finding: &Finding) -> String {
-    let level = if finding.level() == Level::Error { "error" } else { "warning" };
+    let level = match finding.level() {
+        Level::Error => "error",
+        Level::Warning => "warning",
+    };
     format!("{level}: {finding}")
 }
 

@@ -76,13 +76,15 @@ fn topics_are_created_verified_and_mended_on_a_real_broker() {
     // A setting that someone changed is found, mended, and the topic's other settings stay as they are.
     let cluster = Cluster::connect(&config).expect("the broker answers");
     let changelog = config.changelog_topic();
-    let before = cluster.find(std::slice::from_ref(&changelog)).expect("found").remove(&changelog).and_then(|f| f.settings).expect("settings");
+    let before =
+        cluster.find(std::slice::from_ref(&changelog)).expect("found").remove(&changelog).and_then(|f| f.settings).expect("settings");
     cluster.alter(&changelog, &before, &[("cleanup.policy", "delete"), ("flush.messages", "7777")]).expect("altered");
     let error = verify(&config).expect_err("a changelog that deletes loses state").to_string();
     assert!(error.contains("cleanup.policy is delete, and should be compact"), "{error}");
     let (code, plan) = run(TopicsCommand::Apply { output, inputs: false, alter: true }, &config);
     assert_eq!((code, plan["alter"].as_array().map(Vec::len)), (0, Some(1)), "{plan}");
-    let after = cluster.find(std::slice::from_ref(&changelog)).expect("found").remove(&changelog).and_then(|f| f.settings).expect("settings");
+    let after =
+        cluster.find(std::slice::from_ref(&changelog)).expect("found").remove(&changelog).and_then(|f| f.settings).expect("settings");
     assert_eq!(after["flush.messages"].value, "7777", "the operator's own setting stays");
     for setting in ["cleanup.policy", "delete.retention.ms", "min.compaction.lag.ms", "message.timestamp.type"] {
         assert_eq!(after[setting], before[setting], "{setting}");

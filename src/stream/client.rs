@@ -65,16 +65,19 @@ impl ClientError {
     }
 }
 
-/// How long one try for metadata lasts; between tries the client's log is read for the reason.
-const TRY: Duration = Duration::from_millis(500);
+/// How long the first try for metadata lasts; between tries the client's log is read for the reason. Each further try
+/// may take twice as long: the answer of a large cluster far away is not quick.
+const FIRST_TRY: Duration = Duration::from_millis(500);
 
 /// Asks the cluster for its metadata until it answers or `timeout` is over.
 pub fn reach(config: &Config, timeout: Duration) -> Result<(), ClientError> {
     let probe: BaseProducer<Probe> = base(config).create_with_context(Probe::default()).map_err(ClientError::creating)?;
     let deadline = Instant::now() + timeout;
+    let mut patience = FIRST_TRY;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let answer = probe.client().fetch_metadata(None, left.min(TRY).max(Duration::from_millis(1)));
+        let answer = probe.client().fetch_metadata(None, left.min(patience).max(Duration::from_millis(1)));
+        patience *= 2;
         // Log lines and errors wait in the client's main queue; the reason for a failure is among them.
         while probe.client().context().take_news(|| probe.poll(Duration::from_millis(1))) {}
         match answer {

@@ -218,7 +218,7 @@ pub fn verify(config: &Config) -> Result<Partitions, TopicsError> {
     if !errors.is_empty() {
         return Err(TopicsError::Wrong(errors));
     }
-    partitions(config, &found).ok_or_else(|| TopicsError::Wrong(Vec::new()))
+    Ok(partitions(config, &found).expect("a topic that does not exist is an error among the findings"))
 }
 
 /// Every name that a configuration mentions.

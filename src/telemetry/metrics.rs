@@ -229,11 +229,15 @@ impl Metrics {
         let dead_letters =
             t.counters("dead_letters", "reason", Reason::ALL.map(Reason::name), "Dead letters of both stages by reason, committed.");
         let decisions = Decisions::new(t);
-        let actions = t.counters("decisions_actions", "action", Tally::ACTIONS, "Decisions by the strongest thing that happened, committed.");
+        let actions =
+            t.counters("decisions_actions", "action", Tally::ACTIONS, "Decisions by the strongest thing that happened, committed.");
         let alerts = t.counter("alerts", "Alerts opened, committed.");
-        let clamped = t.counter("clamped", "Observations whose event time was ahead of the reference time and was capped to it, committed.");
-        let subkeys_dropped =
-            t.counter("subkeys_dropped", "Decisions marked partial, because a rule had more sub-keys for the entity than its bound, committed.");
+        let clamped =
+            t.counter("clamped", "Observations whose event time was ahead of the reference time and was capped to it, committed.");
+        let subkeys_dropped = t.counter(
+            "subkeys_dropped",
+            "Decisions marked partial, because a rule had more sub-keys for the entity than its bound, committed.",
+        );
         let changelog_records = t.counter("changelog_records", "Records written to the changelog, markers included, committed.");
         let changelog_bytes = t.byte_counter("changelog", "Bytes of keys and values written to the changelog, committed.");
         let metrics = Metrics {
@@ -255,7 +259,8 @@ impl Metrics {
             sink: SinkMetrics::new(t),
             lanes: LaneFamilies::new(t),
         };
-        t.info("build_info", "version", "version of the binary", "Always 1; the label says which binary this is.").set(env!("CARGO_PKG_VERSION"));
+        t.info("build_info", "version", "version of the binary", "Always 1; the label says which binary this is.")
+            .set(env!("CARGO_PKG_VERSION"));
         (metrics, table)
     }
 
@@ -341,7 +346,8 @@ impl CommitMetrics {
             ["abort", "rebuild", "rebalance"],
             "Transactions that were not committed at the first try: aborted and done again, producer built anew, or refused because of a rebalance (normal around one).",
         );
-        let seconds = t.histogram("commit", Some(Unit::Seconds), &COMMIT_SECONDS, "Time from sealing a transaction to the broker's answer.");
+        let seconds =
+            t.histogram("commit", Some(Unit::Seconds), &COMMIT_SECONDS, "Time from sealing a transaction to the broker's answer.");
         let records = t.histogram("transaction_records", None, &TRANSACTION_RECORDS, "Records consumed per committed transaction.");
         CommitMetrics { total, aborts, rebuilds, rebalances, seconds, records }
     }
@@ -371,7 +377,8 @@ impl ControlMetrics {
             ["ok", "failed"],
             "Times that changed rules or flags were read; after a failure the former ones stay in use.",
         );
-        let rules = t.info("rules_info", "digest", "digest of the rule pack and its settings", "Always 1; the label says which rules are in use.");
+        let rules =
+            t.info("rules_info", "digest", "digest of the rule pack and its settings", "Always 1; the label says which rules are in use.");
         let flags = t.info("flags_info", "digest", "digest of the flags", "Always 1; the label says which flags are in use.");
         let detection_enabled = t.gauge("detection_enabled", "1, or 0 while the master flag is off for everyone.");
         ControlMetrics { rules_reloaded, rules_reload_failed, flags_reloaded, flags_reload_failed, rules, flags, detection_enabled }

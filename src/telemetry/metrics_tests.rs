@@ -36,7 +36,10 @@ fn the_reference_page_is_the_table() {
         std::fs::write(path, reference()).expect("docs/metrics.md can be written");
     }
     let page = std::fs::read_to_string(path).expect("docs/metrics.md");
-    assert!(page == reference(), "docs/metrics.md is not what the table says: TRIPLINE_WRITE_DOCS=1 cargo test --release --lib telemetry::");
+    assert!(
+        page == reference(),
+        "docs/metrics.md is not what the table says: TRIPLINE_WRITE_DOCS=1 cargo test --release --lib telemetry::"
+    );
 }
 
 #[test]
@@ -132,4 +135,30 @@ fn lanes_share_a_number_only_when_they_are_the_same_lane() {
     assert_eq!(value(&text, "tripline_tasks{lane=\"0\",state=\"running\"}"), Some(3.0));
     assert_eq!(value(&text, "tripline_tasks{lane=\"1\",state=\"running\"}"), Some(2.0));
     assert_eq!(value(&text, "tripline_tasks{lane=\"0\",state=\"restoring\"}"), Some(1.0));
+}
+
+#[test]
+fn decisions_are_counted_by_type_and_by_action_alike() {
+    let decision = |anomaly: Option<&str>, action: &str, partial: bool| -> tripline_core::decision::Decision {
+        serde_json::from_value(serde_json::json!({
+            "schema_version": 1, "decision_id": "d", "event_id": "e", "event_time": "2026-01-01T00:00:00Z", "event_type": "request",
+            "entity": {"kind": "anon", "id": ""}, "anomaly_type": anomaly, "category": null, "severity": "low", "risk_score": 1,
+            "action_taken": action, "should_alert": false, "should_step_up": false, "should_block": false, "user_message": "",
+            "contributions": [], "metadata": {}, "partial": partial, "rules": "", "flags": ""
+        }))
+        .expect("a decision")
+    };
+    let (metrics, registry) = Metrics::new();
+    metrics.know_types(["RATE_ABUSE"]);
+    let mut tally = Tally::default();
+    tally.decision(&decision(Some("RATE_ABUSE"), "block", false));
+    tally.decision(&decision(Some("RATE_ABUSE"), "step_up_review", true));
+    tally.decision(&decision(None, "log", false));
+    metrics.add(&tally);
+    let text = scrape(&registry);
+    let of = |series: &str| value(&text, series).unwrap_or(f64::NAN);
+    let types = ["RATE_ABUSE", "none", "other"].map(|t| of(&format!("tripline_decisions_total{{type=\"{t}\"}}")));
+    let actions = Tally::ACTIONS.map(|a| of(&format!("tripline_decisions_actions_total{{action=\"{a}\"}}")));
+    assert_eq!((types, actions), ([2.0, 1.0, 0.0], [1.0, 0.0, 1.0, 1.0]));
+    assert_eq!(of("tripline_subkeys_dropped_total"), 1.0);
 }

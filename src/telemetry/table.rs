@@ -54,7 +54,13 @@ impl Table {
     }
 
     /// One counter per value of a label, in the order of `values`. All of them are there from the start, at 0.
-    pub fn counters<const N: usize>(&mut self, name: &'static str, label: &'static str, values: [&str; N], meaning: &'static str) -> [Counter; N] {
+    pub fn counters<const N: usize>(
+        &mut self,
+        name: &'static str,
+        label: &'static str,
+        values: [&str; N],
+        meaning: &'static str,
+    ) -> [Counter; N] {
         let family = Family::<Label, Counter>::default();
         let handles = values.map(|value| family.get_or_create_owned(&[(label, value.to_owned())]));
         self.add(name, Form::Counter, None, one_of(label, &values), meaning, family);
@@ -78,7 +84,13 @@ impl Table {
     }
 
     /// Counters by a label whose values are known later; `values` says where they come from and what bounds them.
-    pub fn counter_family(&mut self, name: &'static str, label: &'static str, values: &str, meaning: &'static str) -> Family<Label, Counter> {
+    pub fn counter_family(
+        &mut self,
+        name: &'static str,
+        label: &'static str,
+        values: &str,
+        meaning: &'static str,
+    ) -> Family<Label, Counter> {
         let family = Family::<Label, Counter>::default();
         self.add(name, Form::Counter, None, format!("`{label}`: {values}"), meaning, family.clone());
         family

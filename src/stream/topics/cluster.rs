@@ -3,7 +3,9 @@
 use super::{Topic, TopicsError};
 use crate::config::Config;
 use crate::stream::client::{self, ClientError, LogContext};
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 use std::collections::{BTreeMap, HashMap};
@@ -21,8 +23,13 @@ pub struct Found {
     /// Replicas of its least replicated partition.
     pub replication: i32,
     /// Settings by name; none when we may not read them.
-    pub settings: Option<BTreeMap<String, Setting>>,
+    pub settings: Option<Settings>,
 }
+
+/// Settings by name.
+pub type Settings = BTreeMap<String, Setting>;
+/// What became of each topic that was to be created; an error in the cluster's words.
+pub type Created = BTreeMap<String, Result<(), String>>;
 
 /// A setting as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +79,7 @@ impl Cluster {
     }
 
     /// Creates topics. One that exists by now (two operators at once) is as good as created.
-    pub fn create(&self, topics: &[Topic]) -> Result<Vec<(String, Result<(), String>)>, TopicsError> {
+    pub fn create(&self, topics: &[Topic]) -> Result<Created, TopicsError> {
         let values: Vec<Vec<(&str, String)>> =
             topics.iter().map(|topic| topic.settings.iter().map(|(name, want)| (*name, want.value())).collect()).collect();
         let new: Vec<NewTopic<'_>> = topics
@@ -84,7 +91,7 @@ impl Cluster {
             })
             .collect();
         if new.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Created::new());
         }
         let results = self.runtime.block_on(self.admin.create_topics(&new, &options())).map_err(|e| refused("create topics", e))?;
         let results = results.into_iter().map(|result| match result {
@@ -96,7 +103,7 @@ impl Cluster {
 
     /// Changes settings of one topic. librdkafka's call replaces all of a topic's own settings, so those that are there
     /// are written again beside the changed ones.
-    pub fn alter(&self, name: &str, there: &BTreeMap<String, Setting>, changes: &[(&str, &str)]) -> Result<(), TopicsError> {
+    pub fn alter(&self, name: &str, there: &Settings, changes: &[(&str, &str)]) -> Result<(), TopicsError> {
         let own = there.iter().filter(|(_, setting)| setting.own).map(|(name, setting)| (name.as_str(), setting.value.as_str()));
         let entries: HashMap<&str, &str> = own.chain(changes.iter().copied()).collect();
         let alter = AlterConfig { specifier: ResourceSpecifier::Topic(name), entries };
@@ -114,7 +121,9 @@ impl Cluster {
             let metadata = self.metadata()?;
             let shown = |topic: &Topic| {
                 let there = metadata.topics().iter().find(|t| t.name() == topic.name);
-                there.is_some_and(|t| t.partitions().len() as i32 >= topic.partitions.unwrap_or(1) && t.partitions().iter().all(|p| p.leader() >= 0))
+                there.is_some_and(|t| {
+                    t.partitions().len() as i32 >= topic.partitions.unwrap_or(1) && t.partitions().iter().all(|p| p.leader() >= 0)
+                })
             };
             let Some(absent) = topics.iter().find(|topic| !shown(topic)) else { return Ok(()) };
             if Instant::now() >= deadline {
@@ -129,12 +138,15 @@ impl Cluster {
         self.admin.inner().fetch_metadata(None, TIMEOUT).map_err(|e| refused("read the cluster's metadata", e))
     }
 
-    fn settings<'n>(&self, names: impl Iterator<Item = &'n String>) -> Result<Vec<(String, BTreeMap<String, Setting>)>, TopicsError> {
+    fn settings<'n>(&self, names: impl Iterator<Item = &'n String>) -> Result<Vec<(String, Settings)>, TopicsError> {
         let specifiers: Vec<_> = names.map(|name| ResourceSpecifier::Topic(name)).collect();
         if specifiers.is_empty() {
             return Ok(Vec::new());
         }
-        let results = self.runtime.block_on(self.admin.describe_configs(&specifiers, &options())).map_err(|e| refused("read settings of topics", e))?;
+        let results = self
+            .runtime
+            .block_on(self.admin.describe_configs(&specifiers, &options()))
+            .map_err(|e| refused("read settings of topics", e))?;
         let read = results.into_iter().flatten().filter(|resource| !resource.entries.is_empty()).filter_map(|resource| {
             let OwnedResourceSpecifier::Topic(name) = resource.specifier else { return None };
             let settings = resource.entries.into_iter().map(|entry| {

@@ -175,7 +175,10 @@ fn setting(topic: &Topic, name: &'static str, want: &Want, is: &str) -> Finding 
         return Finding { topic: topic.name.clone(), problem, help: help.to_owned(), remedy: Remedy::ByHand, level: Level::Warning };
     }
     // These lose state or stop a lane; the rest is only unwise.
-    let fatal = matches!((topic.role, name), (Role::Changelog, "cleanup.policy") | (Role::Observations, "cleanup.policy") | (_, "max.message.bytes"));
+    let fatal = matches!(
+        (topic.role, name),
+        (Role::Changelog, "cleanup.policy") | (Role::Observations, "cleanup.policy") | (_, "max.message.bytes")
+    );
     Finding {
         topic: topic.name.clone(),
         problem,

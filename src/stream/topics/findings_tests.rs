@@ -64,7 +64,10 @@ fn a_changelog_must_have_the_partitions_of_its_tasks() {
     let findings = check(&keyed(), resize);
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0].0, Level::Error);
-    assert!(findings[0].1.starts_with("tripline.internal.changelog: has 6 partitions, and the topic whose tasks it remembers has 12"), "{findings:?}");
+    assert!(
+        findings[0].1.starts_with("tripline.internal.changelog: has 6 partitions, and the topic whose tasks it remembers has 12"),
+        "{findings:?}"
+    );
     // In routed mode the number of an input's partitions is its owner's.
     assert_eq!(check(&config(), resize), []);
 }
