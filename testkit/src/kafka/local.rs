@@ -2,7 +2,7 @@
 
 use super::Options;
 use crate::client;
-use crate::process::{Process, is_running};
+use crate::process::Process;
 use crate::worker::tail;
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write as _;
@@ -17,6 +17,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A port that was free can be taken before the broker binds it.
 const ATTEMPTS: usize = 3;
 const FOLDER_PREFIX: &str = "tripline-kafka-";
+/// Locked as long as the folder's broker is ours. A lock and no process id: containers may share the file system, not the ids.
+const OWNER: &str = "owner.lock";
 /// Memory is the fastest disk, if there is plenty.
 const SHARED_MEMORY: &str = "/dev/shm";
 const SHARED_MEMORY_BYTES: u64 = 2 << 30;
@@ -28,6 +30,7 @@ pub(super) struct LocalBroker {
     process: Process,
     bootstrap: String,
     log: PathBuf,
+    _owner: File,
     _data: TempDir,
 }
 
@@ -63,10 +66,10 @@ pub(super) fn start(options: &Options) -> Result<LocalBroker> {
 }
 
 fn start_on(options: &Options, jars: &Path, broker: SocketAddr, controller: SocketAddr, log: &Path) -> Result<LocalBroker> {
-    let data = tempfile::Builder::new()
-        .prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id()))
-        .tempdir_in(data_home())
-        .context("could not make a folder for the broker's data")?;
+    let data =
+        tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(data_home()).context("could not make a folder for the broker's data")?;
+    let owner = File::create(data.path().join(OWNER))?;
+    owner.try_lock().context("could not lock the folder of the broker's data")?;
     let properties = data.path().join("server.properties");
     let log4j = data.path().join("log4j2.xml");
     fs::write(&properties, server_properties(options, broker, controller, data.path()))?;
@@ -97,7 +100,7 @@ fn start_on(options: &Options, jars: &Path, broker: SocketAddr, controller: Sock
         }
         ensure!(Instant::now() < deadline, failed(&format!("Kafka was not ready within {READY_WITHIN:?}")));
     }
-    Ok(LocalBroker { process, bootstrap, log: log.to_owned(), _data: data })
+    Ok(LocalBroker { process, bootstrap, log: log.to_owned(), _owner: owner, _data: data })
 }
 
 /// Warnings, and which transaction markers were written: a lost marker explains many a strange test.
@@ -167,15 +170,17 @@ fn free_bytes(folder: &Path) -> u64 {
 
 /// A process that was killed with SIGKILL could not remove its broker's data: the next one does.
 fn remove_left_overs() {
-    for home in [PathBuf::from(SHARED_MEMORY), std::env::temp_dir()] {
+    for home in [Path::new(SHARED_MEMORY), &std::env::temp_dir()] {
         for entry in fs::read_dir(home).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let owner = name.to_str().and_then(|n| n.strip_prefix(FOLDER_PREFIX)?.split('-').next()?.parse::<u32>().ok());
-            if owner.is_some_and(|pid| !is_running(pid)) && entry.path().is_dir() {
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(FOLDER_PREFIX)) && is_abandoned(&entry.path()) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
     }
+}
+
+fn is_abandoned(folder: &Path) -> bool {
+    File::open(folder.join(OWNER)).is_ok_and(|owner| owner.try_lock().is_ok())
 }
 
 #[cfg(test)]
@@ -189,6 +194,17 @@ mod tests {
         assert_eq!(java_major("openjdk version \"25-ea\" 2025-09-16"), Some(25));
         assert_eq!(java_major("java version \"1.8.0_401\""), Some(1));
         assert_eq!(java_major("no java here"), None);
+    }
+
+    #[test]
+    fn a_folder_is_abandoned_when_nobody_holds_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_abandoned(folder.path()), "a folder without a lock file is not ours");
+        let owner = File::create(folder.path().join(OWNER)).unwrap();
+        owner.try_lock().unwrap();
+        assert!(!is_abandoned(folder.path()));
+        drop(owner);
+        assert!(is_abandoned(folder.path()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod report;
 mod stage;
 mod watch;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use paint::{note, step};
 use report::Counts;
 use stage::Stage;
@@ -61,9 +61,7 @@ fn demo() -> Result<()> {
 
     let outcome = show(&kafka, &stage, &mut worker);
     let stopped = worker.terminate(STOPPED_WITHIN);
-    if outcome.is_err() && !interrupt::happened() {
-        return outcome.with_context(|| format!("the worker's last log lines ({}):\n{}\n", worker.log().display(), worker.log_tail(20)));
-    }
+    let outcome = outcome.map_err(|why| anyhow!("{why:#}\n\nlast lines of {}:\n{}", worker.log().display(), worker.log_tail(20)));
     outcome?;
     let status = stopped?;
     ensure!(status.success(), "the worker ended with {status}:\n{}", worker.log_tail(20));
@@ -77,7 +75,7 @@ fn show(kafka: &Kafka, stage: &Stage, worker: &mut Worker) -> Result<()> {
     step("traffic", &format!("{EVENTS} events at {RATE}/s, attacks among them, and {MALFORMED} records that are no events"));
     let mut generator = stage.start_generator(EVENTS, MALFORMED, RATE)?;
     watch::until_sent(&stage.admin, worker, &mut generator)
-        .with_context(|| format!("the generator's last lines:\n{}\n", tail(&stage.generator_log(), 10)))?;
+        .map_err(|why| anyhow!("{why:#}\n\nlast lines of {}:\n{}", stage.generator_log().display(), tail(&stage.generator_log(), 10)))?;
     let counts = settle(kafka, stage, worker)?;
     report::decisions(kafka, stage)?;
     report::counts(&counts);
