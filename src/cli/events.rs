@@ -116,7 +116,8 @@ pub fn run(args: EventsArgs, config: &Config) -> anyhow::Result<u8> {
 
 fn execute(command: Command, url: &str, now_ms: i64, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     let location = Location::parse(url)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().context("could not start the runtime of the event store")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("could not start the runtime of the event store")?;
     runtime.block_on(async {
         // Arguments are checked first: a wrong one must not depend on what stands in the store.
         let since = match &command {

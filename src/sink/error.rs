@@ -27,7 +27,9 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// A newer binary wrote the tables.
-    #[error("the event store {store} was written by a newer tripline (its schema version {version} is not known here): run that version or a newer one")]
+    #[error(
+        "the event store {store} was written by a newer tripline (its schema version {version} is not known here): run that version or a newer one"
+    )]
     Newer {
         /// The database.
         store: String,
@@ -156,9 +158,13 @@ fn way_out(error: Option<&sqlx::Error>) -> &'static str {
         Some(BUSY) => "another process holds its lock: end that process's transaction, or wait",
         Some(READ_ONLY) => "it is read-only: make the file and its folder writable for this user",
         Some(IO) => "the disk reports an error: check the disk, then restart",
-        Some(CORRUPT) => "the file is damaged: restore a backup, or move it away and let the sink read the decisions again (docs/event-store.md)",
+        Some(CORRUPT) => {
+            "the file is damaged: restore a backup, or move it away and let the sink read the decisions again (docs/event-store.md)"
+        }
         Some(FULL) => "the disk is full: make room, then restart",
-        Some(CANNOT_OPEN) => "the file cannot be opened: check that its folder exists and is writable for this user, or name another in sink.url",
+        Some(CANNOT_OPEN) => {
+            "the file cannot be opened: check that its folder exists and is writable for this user, or name another in sink.url"
+        }
         Some(NOT_A_DATABASE) => "the file is not a SQLite database: move it away, or name another in sink.url",
         _ => "see the cause; a restart goes on where the sink stopped",
     }

@@ -32,7 +32,12 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs the sink until `shutdown` turns true (or its sender is gone), then writes the open batch, commits and leaves the group.
 /// `base` carries the cluster's address and the operator's librdkafka properties.
-pub async fn run(config: Arc<Config>, base: ClientConfig, counters: Arc<SinkCounters>, mut shutdown: watch::Receiver<bool>) -> Result<(), SinkError> {
+pub async fn run(
+    config: Arc<Config>,
+    base: ClientConfig,
+    counters: Arc<SinkCounters>,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), SinkError> {
     let location = Location::parse(&config.sink.url)?;
     let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
     let (done, mut outcome) = oneshot::channel();
@@ -82,7 +87,17 @@ fn consume(
         return Ok(());
     }
     info!(store = %location, topic = config.topics.decisions, group = consumer::group(config), "sink started");
-    let mut sink = Sink { config, consumer, store: Some(store), location, counters, retries, runtime, batch: Batch::default(), logged_unreadable: false };
+    let mut sink = Sink {
+        config,
+        consumer,
+        store: Some(store),
+        location,
+        counters,
+        retries,
+        runtime,
+        batch: Batch::default(),
+        logged_unreadable: false,
+    };
     sink.run()?;
     if let Some(store) = sink.store.take() {
         sink.runtime.block_on(store.close())?;
