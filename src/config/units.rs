@@ -53,10 +53,7 @@ impl<'de> Deserialize<'de> for Bytes {
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let text = UNITS
-            .iter()
-            .find(|(_, size)| self.0 != 0 && self.0 % size == 0)
-            .map_or_else(|| self.0.to_string(), |(unit, size)| format!("{}{unit}", self.0 / size));
+        let text = UNITS.iter().find(|(_, size)| self.0 != 0 && self.0 % size == 0).map_or_else(|| self.0.to_string(), |(unit, size)| format!("{}{unit}", self.0 / size));
         s.serialize_str(&text)
     }
 }

@@ -3,7 +3,6 @@ use crate::sink::review::{Change, Filter, ReviewError, Status, StoredEvent};
 use crate::sink::row::{EventRow, NoRow};
 use crate::sink::store::{Opening, UnreadableRecord, Written};
 use crate::sink::{EventStore, Location, StoreError};
-use serde_json::json;
 
 const FIRST: &str = "11111111-aaaa-5000-8000-000000000001";
 const SECOND: &str = "11111111-bbbb-5000-8000-000000000002";
@@ -29,8 +28,9 @@ async fn every_field_of_a_decision_has_its_column() {
     let mut store = open().await;
     write(&mut store, &[row(FIRST, |_| ())]).await;
     let stored = serde_json::to_value(find(&mut store, FIRST).await).expect("JSON");
-    let expected = json!({
-        "id": FIRST, "anomaly_type": "auth_failure_burst", "category": "request", "severity": "high", "risk_score": 72,
+    let expected: serde_json::Value = serde_json::from_str(
+        r#"{
+        "id": "11111111-aaaa-5000-8000-000000000001", "anomaly_type": "auth_failure_burst", "category": "request", "severity": "high", "risk_score": 72,
         "user_id": "u2", "tenant_id": "t1", "tenant_name": "Tenant One", "path": "/login/17", "method": "POST",
         "resource_type": "login", "resource_id": "17", "ip_address": "203.0.113.9", "user_agent": "curl/8", "device_id": "device-1",
         "request_id": "req-1", "status_code": 401, "metadata": {"count": 20, "token": "***"}, "masked_payload": {"form": "login"},
@@ -41,8 +41,10 @@ async fn every_field_of_a_decision_has_its_column() {
         "receipt": [{"rule": "auth.burst@3", "points": 72, "why": "20 in 60s"}], "held_back": [{"action": "block", "by": "mode:alert"}],
         "clamped": true, "partial": true, "rules": "sha256:0011", "flags": "sha256:2233", "schema_version": 1,
         "status": "new", "resolved": false, "resolved_at": null, "resolved_by": null, "notes": "",
-        "updated_at": "2026-01-31T12:00:01.000Z", "version": 1,
-    });
+        "updated_at": "2026-01-31T12:00:01.000Z", "version": 1
+    }"#,
+    )
+    .expect("JSON");
     assert_eq!(stored, expected);
 }
 
