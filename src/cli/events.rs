@@ -3,9 +3,9 @@
 mod draw;
 
 use crate::config::Config;
+use crate::sink::Location;
 use crate::sink::review::{Change, Filter, ReviewError, Status, StoredEvent};
 use crate::sink::store::{EventStore, Opening};
-use crate::sink::{Location, StoreError};
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ enum Output {
 
 /// Runs the verb; the answer is the exit code. Call it outside of a tokio runtime: it brings its own.
 ///
-/// A [`StoreError`] inside the error knows its exit code ([`StoreError::exit_code`]).
+/// A [`crate::sink::StoreError`] inside the error knows its exit code ([`crate::sink::StoreError::exit_code`]).
 pub fn run(args: EventsArgs, config: &Config) -> anyhow::Result<u8> {
     let now_ms = jiff::Timestamp::now().as_millisecond();
     let done = execute(args.command, &config.sink.url, now_ms, &mut std::io::stdout().lock(), &mut std::io::stderr().lock());

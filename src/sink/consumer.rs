@@ -54,6 +54,11 @@ fn properties(config: &Config, base: &ClientConfig) -> ClientConfig {
     default("queued.max.messages.kbytes", "16384");
     default("fetch.queue.backoff.ms", "50");
     if base.get("group.protocol") != Some("consumer") {
+        // A killed sink's partitions wait for this long. Shorter than a lane's: a heartbeat comes from librdkafka's own thread,
+        // so a slow disk does not look dead, and losing partitions by mistake costs repeats that change nothing.
+        if base.get("session.timeout.ms").is_none() {
+            properties.set("session.timeout.ms", "10000");
+        }
         properties.set("partition.assignment.strategy", "cooperative-sticky");
     }
     properties

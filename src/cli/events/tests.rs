@@ -1,4 +1,5 @@
 use super::*;
+use crate::sink::StoreError;
 use crate::sink::examples::row;
 use clap::Parser;
 
