@@ -24,7 +24,7 @@ pub(super) fn group(config: &Config) -> String {
 /// Creates the consumer and subscribes it to the decisions topic.
 pub(super) fn subscribe(config: &Config, base: &ClientConfig) -> Result<SinkConsumer, SinkError> {
     let topic = &config.topics.decisions;
-    let failed = |source| SinkError::Consumer { topic: topic.clone(), source };
+    let failed = |source| SinkError::Consumer { topic: topic.clone(), source: Box::new(source) };
     let consumer: SinkConsumer = properties(config, base).create_with_context(Rebalances::default()).map_err(failed)?;
     consumer.subscribe(&[topic]).map_err(failed)?;
     Ok(consumer)

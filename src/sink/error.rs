@@ -43,7 +43,7 @@ pub enum StoreError {
         store: String,
         /// Why.
         #[source]
-        source: sqlx::migrate::MigrateError,
+        source: Box<sqlx::migrate::MigrateError>,
     },
     /// The database refused an operation.
     #[error("could not {doing} the event store {store}: {}", way_out(Some(.source)))]
@@ -92,7 +92,7 @@ pub enum SinkError {
         topic: String,
         /// Why.
         #[source]
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// No broker answers.
     #[error("could not reach kafka at {servers}: check kafka.bootstrap_servers, and that the brokers are up")]
@@ -101,7 +101,7 @@ pub enum SinkError {
         servers: String,
         /// Why.
         #[source]
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// Kafka refused for good: no permission, fenced, or another fatal state of the client.
     #[error("kafka refused the sink: check that group {group} may read {topic}")]
@@ -112,7 +112,7 @@ pub enum SinkError {
         topic: String,
         /// Why.
         #[source]
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// The operating system has no thread for us.
     #[error("could not start the sink's thread")]

@@ -248,7 +248,7 @@ impl Retries {
             match consumer::ask_brokers(consumer, &config.topics.decisions, Duration::from_secs(1)) {
                 Ok(()) => return Ok(true),
                 Err(source) if started.elapsed() >= RETRY_FOR => {
-                    return Err(SinkError::Unreachable { servers: config.kafka.bootstrap_servers.clone(), source });
+                    return Err(SinkError::Unreachable { servers: config.kafka.bootstrap_servers.clone(), source: Box::new(source) });
                 }
                 Err(_) => self.sleep(TICK),
             };
@@ -288,12 +288,12 @@ impl Troubles {
         let trouble = consumer::trouble(&error);
         let now = Instant::now();
         match trouble {
-            Trouble::Fatal => return Err(SinkError::Refused { group, topic, source: error }),
+            Trouble::Fatal => return Err(SinkError::Refused { group, topic, source: Box::new(error) }),
             Trouble::Refused => {
                 let first = self.refused.filter(|(_, latest)| now - *latest < RETRY_FOR).map_or(now, |(first, _)| first);
                 self.refused = Some((first, now));
                 if now - first >= RETRY_FOR {
-                    return Err(SinkError::Refused { group, topic, source: error });
+                    return Err(SinkError::Refused { group, topic, source: Box::new(error) });
                 }
             }
             Trouble::NoTopic | Trouble::Passing => {}

@@ -93,7 +93,7 @@ impl EventStore {
         })?;
         MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|source| match source {
             MigrateError::VersionMissing(version) => StoreError::Newer { store: name.clone(), version },
-            source => StoreError::Migrate { store: name.clone(), source },
+            source => StoreError::Migrate { store: name.clone(), source: Box::new(source) },
         })?;
         Ok(EventStore { connection, name })
     }

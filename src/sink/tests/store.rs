@@ -3,6 +3,7 @@ use crate::sink::review::{Change, Filter, ReviewError, Status, StoredEvent};
 use crate::sink::row::{EventRow, NoRow};
 use crate::sink::store::{Opening, UnreadableRecord, Written};
 use crate::sink::{EventStore, Location, StoreError};
+use sqlx::Row as _;
 
 const FIRST: &str = "11111111-aaaa-5000-8000-000000000001";
 const SECOND: &str = "11111111-bbbb-5000-8000-000000000002";
@@ -190,12 +191,10 @@ async fn unreadable_records_are_kept_once_with_their_bytes() {
     for _ in 0..2 {
         store.write(std::iter::empty(), [&record].into_iter()).await.expect("written");
     }
-    let kept: Vec<(i64, String, Option<Vec<u8>>, Option<Vec<u8>>)> =
-        sqlx::query_as(r#"SELECT "offset", reason, key, value FROM unreadable_records"#)
-            .fetch_all(&mut store.connection)
-            .await
-            .expect("read");
-    assert_eq!(kept, [(7, "not_a_decision".to_owned(), None, Some(vec![0xff, 0x00]))]);
+    let kept =
+        sqlx::query(r#"SELECT "offset", reason, key, value FROM unreadable_records"#).fetch_all(&mut store.connection).await.expect("read");
+    let kept: Vec<_> = kept.iter().map(|r| (r.get::<i64, _>(0), r.get::<String, _>(1), r.get::<Option<Vec<u8>>, _>(2), r.get(3))).collect();
+    assert_eq!(kept, [(7, "not_a_decision".to_owned(), None, Some(vec![0xff_u8, 0x00]))]);
 }
 
 async fn open_error(location: &Location, opening: Opening) -> StoreError {
