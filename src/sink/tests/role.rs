@@ -51,7 +51,7 @@ async fn run_until(config: &Arc<Config>, servers: &str, records: u64) -> Arc<Sin
     let counters = Arc::new(SinkCounters::default());
     let (stop, stopped) = watch::channel(false);
     let mut base = ClientConfig::new();
-    // The mock keeps a member that has left until its session ends; with sessions of 1 s (its own joins take 3) nobody got in.
+    // The mock keeps a member that has left until its session ends; with sessions of 1 s this test did not end.
     base.set("bootstrap.servers", servers).set("session.timeout.ms", "6000");
     let sink = tokio::spawn(run(Arc::clone(config), base, Arc::clone(&counters), stopped));
     let deadline = Instant::now() + PATIENCE;
