@@ -3,9 +3,9 @@
 mod draw;
 
 use crate::config::Config;
+use crate::sink::Location;
 use crate::sink::review::{Change, Filter, ReviewError, Status, StoredEvent};
 use crate::sink::store::{EventStore, Opening};
-use crate::sink::{Location, StoreError};
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ enum Output {
 
 /// Runs the verb; the answer is the exit code. Call it outside of a tokio runtime: it brings its own.
 ///
-/// A [`StoreError`] inside the error knows its exit code ([`StoreError::exit_code`]).
+/// A [`crate::sink::StoreError`] inside the error knows its exit code ([`crate::sink::StoreError::exit_code`]).
 pub fn run(args: EventsArgs, config: &Config) -> anyhow::Result<u8> {
     let now_ms = jiff::Timestamp::now().as_millisecond();
     let done = execute(args.command, &config.sink.url, now_ms, &mut std::io::stdout().lock(), &mut std::io::stderr().lock());
@@ -116,7 +116,8 @@ pub fn run(args: EventsArgs, config: &Config) -> anyhow::Result<u8> {
 
 fn execute(command: Command, url: &str, now_ms: i64, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     let location = Location::parse(url)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().context("could not start the runtime of the event store")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("could not start the runtime of the event store")?;
     runtime.block_on(async {
         // Arguments are checked first: a wrong one must not depend on what stands in the store.
         let since = match &command {

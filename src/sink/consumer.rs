@@ -2,13 +2,13 @@
 
 use super::error::SinkError;
 use crate::config::Config;
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::util::Timeout;
-use rdkafka::ClientConfig;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing::{debug, error};
@@ -24,7 +24,7 @@ pub(super) fn group(config: &Config) -> String {
 /// Creates the consumer and subscribes it to the decisions topic.
 pub(super) fn subscribe(config: &Config, base: &ClientConfig) -> Result<SinkConsumer, SinkError> {
     let topic = &config.topics.decisions;
-    let failed = |source| SinkError::Consumer { topic: topic.clone(), source };
+    let failed = |source| SinkError::Consumer { topic: topic.clone(), source: Box::new(source) };
     let consumer: SinkConsumer = properties(config, base).create_with_context(Rebalances::default()).map_err(failed)?;
     consumer.subscribe(&[topic]).map_err(failed)?;
     Ok(consumer)
@@ -54,6 +54,11 @@ fn properties(config: &Config, base: &ClientConfig) -> ClientConfig {
     default("queued.max.messages.kbytes", "16384");
     default("fetch.queue.backoff.ms", "50");
     if base.get("group.protocol") != Some("consumer") {
+        // A killed sink's partitions wait for this long. Shorter than a lane's: a heartbeat comes from librdkafka's own thread,
+        // so a slow disk does not look dead, and losing partitions by mistake costs repeats that change nothing.
+        if base.get("session.timeout.ms").is_none() {
+            properties.set("session.timeout.ms", "10000");
+        }
         properties.set("partition.assignment.strategy", "cooperative-sticky");
     }
     properties

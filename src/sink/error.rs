@@ -27,7 +27,9 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// A newer binary wrote the tables.
-    #[error("the event store {store} was written by a newer tripline (its schema version {version} is not known here): run that version or a newer one")]
+    #[error(
+        "the event store {store} was written by a newer tripline (its schema version {version} is not known here): run that version or a newer one"
+    )]
     Newer {
         /// The database.
         store: String,
@@ -41,7 +43,7 @@ pub enum StoreError {
         store: String,
         /// Why.
         #[source]
-        source: sqlx::migrate::MigrateError,
+        source: Box<sqlx::migrate::MigrateError>,
     },
     /// The database refused an operation.
     #[error("could not {doing} the event store {store}: {}", way_out(Some(.source)))]
@@ -90,7 +92,7 @@ pub enum SinkError {
         topic: String,
         /// Why.
         #[source]
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// No broker answers.
     #[error("could not reach kafka at {servers}: check kafka.bootstrap_servers, and that the brokers are up")]
@@ -99,7 +101,7 @@ pub enum SinkError {
         servers: String,
         /// Why.
         #[source]
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// Kafka refused for good: no permission, fenced, or another fatal state of the client.
     #[error("kafka refused the sink: check that group {group} may read {topic}")]
@@ -110,7 +112,7 @@ pub enum SinkError {
         topic: String,
         /// Why.
         #[source]
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// The operating system has no thread for us.
     #[error("could not start the sink's thread")]
@@ -156,9 +158,13 @@ fn way_out(error: Option<&sqlx::Error>) -> &'static str {
         Some(BUSY) => "another process holds its lock: end that process's transaction, or wait",
         Some(READ_ONLY) => "it is read-only: make the file and its folder writable for this user",
         Some(IO) => "the disk reports an error: check the disk, then restart",
-        Some(CORRUPT) => "the file is damaged: restore a backup, or move it away and let the sink read the decisions again (docs/event-store.md)",
+        Some(CORRUPT) => {
+            "the file is damaged: restore a backup, or move it away and let the sink read the decisions again (docs/event-store.md)"
+        }
         Some(FULL) => "the disk is full: make room, then restart",
-        Some(CANNOT_OPEN) => "the file cannot be opened: check that its folder exists and is writable for this user, or name another in sink.url",
+        Some(CANNOT_OPEN) => {
+            "the file cannot be opened: check that its folder exists and is writable for this user, or name another in sink.url"
+        }
         Some(NOT_A_DATABASE) => "the file is not a SQLite database: move it away, or name another in sink.url",
         _ => "see the cause; a restart goes on where the sink stopped",
     }

@@ -32,7 +32,12 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs the sink until `shutdown` turns true (or its sender is gone), then writes the open batch, commits and leaves the group.
 /// `base` carries the cluster's address and the operator's librdkafka properties.
-pub async fn run(config: Arc<Config>, base: ClientConfig, counters: Arc<SinkCounters>, mut shutdown: watch::Receiver<bool>) -> Result<(), SinkError> {
+pub async fn run(
+    config: Arc<Config>,
+    base: ClientConfig,
+    counters: Arc<SinkCounters>,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), SinkError> {
     let location = Location::parse(&config.sink.url)?;
     let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
     let (done, mut outcome) = oneshot::channel();
@@ -82,7 +87,17 @@ fn consume(
         return Ok(());
     }
     info!(store = %location, topic = config.topics.decisions, group = consumer::group(config), "sink started");
-    let mut sink = Sink { config, consumer, store: Some(store), location, counters, retries, runtime, batch: Batch::default(), logged_unreadable: false };
+    let mut sink = Sink {
+        config,
+        consumer,
+        store: Some(store),
+        location,
+        counters,
+        retries,
+        runtime,
+        batch: Batch::default(),
+        logged_unreadable: false,
+    };
     sink.run()?;
     if let Some(store) = sink.store.take() {
         sink.runtime.block_on(store.close())?;
@@ -233,7 +248,7 @@ impl Retries {
             match consumer::ask_brokers(consumer, &config.topics.decisions, Duration::from_secs(1)) {
                 Ok(()) => return Ok(true),
                 Err(source) if started.elapsed() >= RETRY_FOR => {
-                    return Err(SinkError::Unreachable { servers: config.kafka.bootstrap_servers.clone(), source });
+                    return Err(SinkError::Unreachable { servers: config.kafka.bootstrap_servers.clone(), source: Box::new(source) });
                 }
                 Err(_) => self.sleep(TICK),
             };
@@ -273,12 +288,12 @@ impl Troubles {
         let trouble = consumer::trouble(&error);
         let now = Instant::now();
         match trouble {
-            Trouble::Fatal => return Err(SinkError::Refused { group, topic, source: error }),
+            Trouble::Fatal => return Err(SinkError::Refused { group, topic, source: Box::new(error) }),
             Trouble::Refused => {
                 let first = self.refused.filter(|(_, latest)| now - *latest < RETRY_FOR).map_or(now, |(first, _)| first);
                 self.refused = Some((first, now));
                 if now - first >= RETRY_FOR {
-                    return Err(SinkError::Refused { group, topic, source: error });
+                    return Err(SinkError::Refused { group, topic, source: Box::new(error) });
                 }
             }
             Trouble::NoTopic | Trouble::Passing => {}

@@ -86,12 +86,14 @@ impl EventStore {
                 options.filename(path)
             }
         };
-        let mut connection = SqliteConnection::connect_with(&options)
-            .await
-            .map_err(|source| StoreError::Database { store: name.clone(), doing: "open", source })?;
+        let mut connection = SqliteConnection::connect_with(&options).await.map_err(|source| StoreError::Database {
+            store: name.clone(),
+            doing: "open",
+            source,
+        })?;
         MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|source| match source {
             MigrateError::VersionMissing(version) => StoreError::Newer { store: name.clone(), version },
-            source => StoreError::Migrate { store: name.clone(), source },
+            source => StoreError::Migrate { store: name.clone(), source: Box::new(source) },
         })?;
         Ok(EventStore { connection, name })
     }

@@ -69,7 +69,8 @@ pub(super) fn event(event: &StoredEvent, notes: &[Note], out: &mut dyn Write) ->
     let row = &event.row;
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let resolved = event.resolved_at.as_ref().map(|at| format!("{at} by {}", text(&event.resolved_by))).unwrap_or_default();
-    let marks: Vec<&str> = [(row.clamped, "clamped"), (row.partial, "partial")].iter().filter(|(on, _)| *on).map(|(_, mark)| *mark).collect();
+    let marks: Vec<&str> =
+        [(row.clamped, "clamped"), (row.partial, "partial")].iter().filter(|(on, _)| *on).map(|(_, mark)| *mark).collect();
     let asks: Vec<&str> = [(row.should_alert, "alert"), (row.should_step_up, "step up"), (row.blocked, "block")]
         .iter()
         .filter(|(on, _)| *on)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::sink::StoreError;
 use crate::sink::examples::row;
 use clap::Parser;
 
@@ -23,9 +24,10 @@ struct Desk {
 impl Desk {
     fn new() -> Desk {
         let desk = Desk { folder: tempfile::tempdir().expect("a folder") };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let mut store = EventStore::open(&Location::parse(&desk.url()).expect("a valid url"), Opening::CreateIfMissing).await.expect("a store");
+            let mut store =
+                EventStore::open(&Location::parse(&desk.url()).expect("a valid url"), Opening::CreateIfMissing).await.expect("a store");
             let rows = [
                 row(FIRST, |_| ()),
                 row(SECOND, |d| d.user_agent = Some("evil\u{1b}[2J\u{202e}".to_owned())),
@@ -54,10 +56,14 @@ fn list_draws_aligned_columns_and_cuts_long_cells() {
     let (code, out, err) = Desk::new().run(&["list", "--limit", "3"]);
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(code, 0);
-    assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>().join(" "), "11111111-aaaa 2026-01-31T12:00:01.000Z high 72 auth_failure_burst user:u1 step_up_review new");
+    assert_eq!(
+        lines[1].split_whitespace().collect::<Vec<_>>().join(" "),
+        "11111111-aaaa 2026-01-31T12:00:01.000Z high 72 auth_failure_burst user:u1 step_up_review new"
+    );
     assert!(lines[3].contains("xxx…"), "{out}");
     // Counted in characters: the cut cell ends with one of three bytes.
-    let column = |line: &str, word: &str| line.chars().count() - line.split(word).last().map_or(0, |rest| rest.chars().count()) - word.len();
+    let column =
+        |line: &str, word: &str| line.chars().count() - line.split(word).last().map_or(0, |rest| rest.chars().count()) - word.len();
     assert!(lines[1..].iter().all(|line| column(line, "new") == column(lines[0], "STATUS")), "{out}");
     assert!(err.contains("--limit"), "{err}");
 }
@@ -87,9 +93,17 @@ fn resolve_and_note_leave_a_history() {
     let (code, out, _) = desk.run(&["resolve", FIRST, THIRD, "--note", "a test", "--by", "bo"]);
     assert_eq!((code, out), (0, format!("{FIRST} resolved\n{THIRD} resolved\n")));
     let shown: Value = serde_json::from_str(&desk.run(&["show", FIRST, "-o", "json"]).1).expect("JSON");
-    assert_eq!((&shown["status"], &shown["resolved"], &shown["resolved_by"], &shown["notes"]), (&json!("resolved"), &json!(true), &json!("bo"), &json!("a test")));
+    assert_eq!(
+        (&shown["status"], &shown["resolved"], &shown["resolved_by"], &shown["notes"]),
+        (&json!("resolved"), &json!(true), &json!("bo"), &json!("a test"))
+    );
     assert_eq!(shown["metadata"]["count"], 20);
-    let history: Vec<_> = shown["history"].as_array().expect("a list").iter().map(|n| (n["author"].clone(), n["text"].clone(), n["status"].clone())).collect();
+    let history: Vec<_> = shown["history"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|n| (n["author"].clone(), n["text"].clone(), n["status"].clone()))
+        .collect();
     assert_eq!(history, [(json!("ann"), json!("asked the user"), Value::Null), (json!("bo"), json!("a test"), json!("resolved"))]);
     assert_eq!(desk.run(&["list", "--status", "new", "-o", "ndjson"]).1.lines().count(), 1);
 }
@@ -112,5 +126,11 @@ fn a_mistyped_path_is_named_and_not_created() {
     let error = execute(line.events.command, &url, NOW_MS, &mut Vec::new(), &mut Vec::new()).expect_err("no store there");
     assert!(error.to_string().contains("events.db.mistyped"), "{error}");
     assert_eq!(error.downcast_ref::<StoreError>().map(StoreError::exit_code), Some(4));
-    assert_eq!(std::fs::read_dir(desk.folder.path()).expect("the folder").filter(|f| f.as_ref().is_ok_and(|f| f.file_name().to_string_lossy().contains("mistyped"))).count(), 0);
+    assert_eq!(
+        std::fs::read_dir(desk.folder.path())
+            .expect("the folder")
+            .filter(|f| f.as_ref().is_ok_and(|f| f.file_name().to_string_lossy().contains("mistyped")))
+            .count(),
+        0
+    );
 }

@@ -1,0 +1,2 @@
+mod role;
+mod store;
