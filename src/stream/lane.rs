@@ -372,9 +372,9 @@ impl Driver {
         if self.tasks.get(&id).is_some_and(|t| !t.touched) && !self.touch(consumer, id, offset) {
             return;
         }
+        let before = self.tally_decisions();
         let (Some(producer), Some(task)) = (&self.producer, self.tasks.get_mut(&id)) else { return };
         let stage = if id.topic > 0 { "router" } else { "detector" };
-        let before = self.tally_decisions();
         let done = if self.suspects.contains(&(id, offset)) {
             self.processor.give_up(record, stage, producer, &mut self.tally).map(|()| 0)
         } else {

@@ -28,7 +28,7 @@ pub mod topics;
 
 pub use runtime::{Role, RunError, run};
 
-use crate::admin::Health;
+use crate::admin::health::Health;
 use crate::config::{Config, KeyedBy};
 use crate::live::Live;
 use crate::state::{Budget, StateDir};

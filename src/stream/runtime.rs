@@ -6,7 +6,7 @@
 
 use super::topics::{self, TopicsError};
 use super::{Shared, client, lane, registry};
-use crate::admin::{self, AdminError, Health};
+use crate::admin::{self, AdminError, health::Health};
 use crate::config::{Config, KeyedBy};
 use crate::live::Live;
 use crate::sink::{self, SinkCounters, SinkError};

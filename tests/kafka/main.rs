@@ -1,0 +1,9 @@
+//! The whole line on a real Kafka: the binary that ships, killed and restarted, compared with `replay`.
+
+mod line;
+
+mod bad_input;
+mod faults;
+mod parity;
+mod restore;
+mod sharing;
