@@ -163,13 +163,8 @@ impl Cache {
     }
 
     /// Entities held.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.young.index.len() + self.old.index.len()
-    }
-
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -138,7 +138,7 @@ impl TaskState {
 
     /// Decoded states held, and their bytes.
     pub fn cached(&self) -> (usize, usize) {
-        (self.cache.len(), self.cache.bytes())
+        (self.cache.count(), self.cache.bytes())
     }
 }
 

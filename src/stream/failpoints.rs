@@ -1,8 +1,8 @@
 //! Points in the commit protocol where a test can kill or delay the process.
 //!
 //! `TRIPLINE_FAILPOINTS="after_drain=kill@3"` kills the process (SIGKILL, nothing is cleaned up) the third time the point is
-//! reached; `=abort@2` lets the step fail as if the broker had refused it; `=doubt@2` as if nobody knew. Without the variable
-//! a point costs one comparison per transaction. Own code rather than the `fail` crate, whose points exist only in a build
+//! reached; `=abort@2` lets the step fail as if the broker had refused it; `=doubt@2` as if nobody knew; `in_record=panic@9` panics
+//! while the ninth record is evaluated. Without the variable a point costs one comparison. Own code rather than the `fail` crate, whose points exist only in a build
 //! of their own: the binary that is tested here is the one that ships.
 
 use std::sync::OnceLock;
@@ -24,7 +24,7 @@ pub enum Point {
     AfterStoreWrite,
     InRestore,
     InRevoke,
-    SinkAfterStore,
+    InRecord,
 }
 
 impl Point {
@@ -41,7 +41,7 @@ impl Point {
         Point::AfterStoreWrite,
         Point::InRestore,
         Point::InRevoke,
-        Point::SinkAfterStore,
+        Point::InRecord,
     ];
 
     /// Its name in the variable.
@@ -58,7 +58,7 @@ impl Point {
             Point::AfterStoreWrite => "after_store_write",
             Point::InRestore => "in_restore",
             Point::InRevoke => "in_revoke",
-            Point::SinkAfterStore => "sink_after_store",
+            Point::InRecord => "in_record",
         }
     }
 }
@@ -66,6 +66,7 @@ impl Point {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     Kill,
+    Panic,
     Fail(Failure),
 }
 
@@ -83,7 +84,7 @@ static ARMED: OnceLock<Vec<Armed>> = OnceLock::new();
 pub fn arm(variable: Option<&str>) -> Result<(), String> {
     let mut armed = Vec::new();
     for item in variable.unwrap_or_default().split(',').map(str::trim).filter(|i| !i.is_empty()) {
-        armed.push(parse(item).ok_or_else(|| format!("`{item}` is not a fail point: write point=kill|abort|doubt@count"))?);
+        armed.push(parse(item).ok_or_else(|| format!("`{item}` is not a fail point: write point=kill|panic|abort|doubt@count"))?);
     }
     ARMED.set(armed).map_err(|_| "fail points are armed once".to_owned())
 }
@@ -94,6 +95,7 @@ fn parse(item: &str) -> Option<Armed> {
     let point = Point::ALL.into_iter().find(|p| p.name() == name)?;
     let what = match what {
         "kill" => What::Kill,
+        "panic" => What::Panic,
         "abort" => What::Fail(Failure::Abortable),
         "doubt" => What::Fail(Failure::InDoubt),
         _ => return None,
@@ -111,6 +113,7 @@ pub fn reach(point: Point) -> Result<(), Failure> {
                     let _ = std::process::Command::new("kill").args(["-9", &std::process::id().to_string()]).status();
                     std::process::abort();
                 }
+                What::Panic => panic!("fail point {}", point.name()),
                 What::Fail(failure) => return Err(failure),
             }
         }

@@ -207,7 +207,7 @@ fn consume(shared: &Arc<Shared>, context: &Context) -> Result<BaseConsumer<Conte
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("session.timeout.ms", stream.session_timeout.0.as_millis().to_string())
-        .set("heartbeat.interval.ms", (stream.session_timeout.0.as_millis() / 10).clamp(100, 3_000).to_string())
+        .set("heartbeat.interval.ms", (stream.session_timeout.0.as_millis() / 10).clamp(100, 1_000).to_string())
         .set("max.poll.interval.ms", stream.session_timeout.0.as_millis().max(300_000).to_string())
         .set("fetch.queue.backoff.ms", "5")
         .set("queued.max.messages.kbytes", "32768")

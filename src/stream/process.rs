@@ -1,6 +1,7 @@
 //! What happens to one record: routed, or counted and decided.
 
 use super::Shared;
+use super::failpoints::{self, Point};
 use super::outputs::Outputs;
 use super::partition::{crc32_partition, murmur2_partition};
 use super::producer::LaneProducer;
@@ -91,6 +92,7 @@ impl Processor {
         let (selection, decisions, key) = (&mut self.selection, &mut self.decisions, &mut self.key);
         decisions.clear();
         let evaluated = catch_unwind(AssertUnwindSafe(|| {
+            let _ = failpoints::reach(Point::InRecord);
             if !engine.select(&observation.event, selection) {
                 return Ok((Outcome::Processed, 0));
             }
