@@ -3,7 +3,7 @@
 use super::{Failure, code};
 use crate::config::Loaded;
 use crate::live::Live;
-use crate::stream::{self, Role};
+use crate::stream::{self, Role, failpoints};
 use clap::{Args, ValueEnum};
 
 /// Which roles to run.
@@ -19,6 +19,7 @@ pub fn run(args: &RunArgs, loaded: Loaded) -> Result<u8, Failure> {
     let mut roles = if args.roles.is_empty() { Role::value_variants().to_vec() } else { args.roles.clone() };
     roles.sort_by_key(|role| *role as u8);
     roles.dedup();
+    failpoints::arm(std::env::var("TRIPLINE_FAILPOINTS").ok().as_deref()).map_err(|problem| Failure::new(code::USAGE, problem))?;
     let live = Live::start(&loaded.config).map_err(|problems| Failure::invalid(&problems))?;
     stream::run(loaded.config, live, &roles).map(|()| code::OK).map_err(|error| Failure::new(error.exit_code(), chain(&error)))
 }

@@ -1,0 +1,93 @@
+//! Promise 3: the state is what the changelog says, and a task starts only at the commit that it knows.
+
+use crate::line::{Line, PATIENCE, Setup, assert_equal, generated};
+use anyhow::{Result, ensure};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use std::time::Duration;
+use tripline_testkit::wait_until;
+
+fn halves(events: &str) -> (Vec<&str>, Vec<&str>) {
+    let lines: Vec<&str> = events.lines().collect();
+    let (first, second) = lines.split_at(lines.len() / 2);
+    (first.to_vec(), second.to_vec())
+}
+
+#[test]
+fn a_lost_disk_is_rebuilt_from_the_changelog() -> Result<()> {
+    let line = Line::new(&Setup::keyed(3))?;
+    let events = generated(51, 8_000)?;
+    let (first, second) = halves(&events);
+    let running = line.start("one")?;
+    line.produce(first)?;
+    line.settle()?;
+    running.stop()?;
+    std::fs::remove_dir_all(line.file("state-one"))?;
+    let running = line.start("one")?;
+    ensure!(running.metrics()?.sum("tripline_restore_records_total", &[]) > 0.0, "nothing was restored");
+    line.produce(second)?;
+    line.settle()?;
+    assert_equal(&line.decisions()?, &line.replay(&events)?);
+    running.stop()
+}
+
+/// Moves the group's offset, as an operator might with Kafka's own tools.
+fn set_offset(line: &Line, partition: i32, offset: i64) -> Result<()> {
+    let mut config = line.kafka.client_config();
+    let consumer: BaseConsumer = config.set("group.id", &line.app).set("enable.auto.commit", "false").create()?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&line.input, partition, Offset::Offset(offset))?;
+    consumer.commit(&list, CommitMode::Sync)?;
+    Ok(())
+}
+
+#[test]
+fn offsets_that_are_not_ours_stop_the_task_until_the_changelog_is_adopted() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    let events = generated(52, 4_000)?;
+    let (first, second) = halves(&events);
+    let mut running = line.start_with("one", "detect,sink", &[("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "3s")])?;
+    running.worker.wait_ready(&running.admin, PATIENCE)?;
+    line.produce(first)?;
+    line.settle()?;
+    running.stop()?;
+    // Static members leave no word: their place is free after the session's time.
+    wait_until(Duration::from_secs(30), "the group is empty", || set_offset(&line, 0, 7).is_ok())?;
+    let mut stopped = line.start_with("one", "detect", &[("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "3s")])?;
+    wait_until(PATIENCE, "the process stops", || stopped.worker.exit_status().is_some())?;
+    let log = stopped.worker.log_tail(20);
+    ensure!(stopped.worker.exit_status().and_then(|s| s.code()) == Some(4), "exit code 4 expected:\n{log}");
+    ensure!(log.contains("tripline state adopt --partition 0") && log.contains("offset"), "the message names the way out:\n{log}");
+    let adopt = || line.command(&["state", "adopt", "--partition", "0"], &line.settings("one"));
+    wait_until(Duration::from_secs(30), "the group is empty", || adopt().is_ok_and(|done| done.status.success()))?;
+    let running = line.start("one")?;
+    line.produce(second)?;
+    line.settle()?;
+    assert_equal(&line.decisions()?, &line.replay(&events)?);
+    running.stop()
+}
+
+#[test]
+fn rules_and_flags_change_between_transactions_and_are_recorded() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    let running = line.start("one")?;
+    let events = generated(53, 2_000)?;
+    let (first, second) = halves(&events);
+    line.produce(first)?;
+    line.settle()?;
+    // Broken: the old flags stay, and the log says so.
+    std::fs::write(line.file("flags.json"), "{ this is not a flags file")?;
+    wait_until(PATIENCE, "the broken file is reported", || running.metrics().is_ok_and(|m| m.sum("tripline_reloads_total", &[("result", "failed")]) >= 1.0))?;
+    std::fs::write(line.file("flags.json"), r#"{"ANOMALY_DETECTION_ENABLED": true}"#)?;
+    wait_until(PATIENCE, "the new flags are taken up", || running.metrics().is_ok_and(|m| m.sum("tripline_reloads_total", &[("result", "ok")]) >= 1.0))?;
+    line.produce(second)?;
+    line.settle()?;
+    let found = line.decisions()?;
+    let digests: std::collections::BTreeSet<_> = found.values().map(|d| d["flags"].as_str().unwrap_or_default().to_owned()).collect();
+    ensure!(digests.len() == 2, "{} flag digests on decisions", digests.len());
+    let epochs: Vec<_> = line.read("internal.epochs")?.iter().map(|r| r.json()).collect::<Result<_>>()?;
+    let recorded: std::collections::BTreeSet<_> = epochs.iter().map(|e| e["flags"].as_str().unwrap_or_default().to_owned()).collect();
+    ensure!(digests.is_subset(&recorded), "every digest stands in the epochs: {recorded:?}");
+    ensure!(found.values().any(|d| d["held_back"][0]["by"] == "flag:ANOMALY_ALERTING_ENABLED"), "without the flag alerts are held back");
+    running.stop()
+}
