@@ -54,7 +54,7 @@ pub struct Global {
     #[arg(long = "config", global = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// One setting; may be repeated, wins over files and environment
-    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = setting)]
+    #[arg(id = "set", long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = setting)]
     pub settings: Vec<String>,
 }
 
