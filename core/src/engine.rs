@@ -141,6 +141,7 @@ impl Engine {
                 out.push(self.decide(observation, rule, firing, verdict.room));
             }
         }
+        state.keep(at, observation.reference_ms);
         if self.emit == Emit::All && out.len() == before {
             out.push(self.nothing(observation));
         }

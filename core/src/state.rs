@@ -20,6 +20,9 @@ pub struct ActorState {
     pub newest_ms: Option<i64>,
     /// Past this event time the state reads as empty.
     pub expire_at_ms: i64,
+    /// Past this reference time (record time) it may be deleted. Apart from the expiry, because the events of an entity may
+    /// be old when they are read: a state that still matters to them must not go.
+    pub delete_after_ms: i64,
     /// Hashes of the most recent event ids, oldest first.
     pub(crate) seen: Vec<u64>,
     /// Sorted by (rule, sub).
@@ -109,6 +112,13 @@ impl ActorState {
         self.newest_ms = Some(self.newest_ms.map_or(event_ms, |newest| newest.max(event_ms)));
         self.expire_at_ms = self.expire_at_ms.max(event_ms.saturating_add(keep_ms));
         self.changed = true;
+    }
+
+    /// Notes the reference time of an event that was counted: what matters for a while of event time is kept for as long of
+    /// reference time.
+    pub fn keep(&mut self, event_ms: i64, reference_ms: i64) {
+        let still_ms = self.expire_at_ms.saturating_sub(event_ms).max(0);
+        self.delete_after_ms = self.delete_after_ms.max(reference_ms.saturating_add(still_ms));
     }
 
     /// Whether this event id is among the most recent ones.

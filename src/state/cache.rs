@@ -87,13 +87,26 @@ impl Cache {
         &mut self.young.entries[at as usize].as_mut().expect("a located entity stays until the commit").state
     }
 
-    /// Lists the entity as changed if its state says so; answers the bytes it takes when it was listed just now.
-    pub fn list_if_changed(&mut self, at: u32) -> usize {
+    /// Lists the entity as changed; answers whether it was not listed yet.
+    pub fn list(&mut self, at: u32) -> bool {
         match &mut self.young.entries[at as usize] {
-            Some(entry) if entry.state.changed && !entry.listed => {
+            Some(entry) if !entry.listed => {
                 entry.listed = true;
                 self.changed.push(at);
-                cost(entry)
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the entity that was listed last off the list again if nothing changed; answers the bytes it takes otherwise.
+    pub fn keep_listed_if_changed(&mut self, at: u32) -> usize {
+        match &mut self.young.entries[at as usize] {
+            Some(entry) if entry.state.changed => cost(entry),
+            Some(entry) if self.changed.last() == Some(&at) => {
+                entry.listed = false;
+                self.changed.pop();
+                0
             }
             _ => 0,
         }
@@ -152,7 +165,8 @@ impl Cache {
     /// Turns the generations when the young one outgrew half of `budget`. Only when nothing is changed.
     pub fn turn(&mut self, budget: usize) {
         // Places emptied by drops count too, so that they cannot pile up.
-        if self.changed.is_empty() && (self.young.bytes > budget / 2 || self.young.entries.len() > 1 << 31) {
+        let hollow = self.young.entries.len() > 2 * self.young.index.len() + 4_096;
+        if self.changed.is_empty() && (hollow || self.young.bytes > budget / 2) {
             self.old = std::mem::take(&mut self.young);
         }
     }
@@ -174,8 +188,10 @@ mod tests {
 
     fn touch(cache: &mut Cache, key: &str, newest_ms: i64) {
         let at = cache.locate::<()>(key, || Ok(ActorState::default())).expect("loads");
-        cache.state(at).note(newest_ms, 1_000);
-        cache.list_if_changed(at);
+        if cache.list(at) {
+            cache.state(at).note(newest_ms, 1_000);
+            cache.keep_listed_if_changed(at);
+        }
     }
 
     fn newest(cache: &mut Cache, key: &str) -> Option<i64> {

@@ -51,8 +51,10 @@ impl TaskState {
     pub fn change<R>(&mut self, entity: &str, work: impl FnOnce(&mut ActorState) -> R) -> Result<(R, usize), StoreError> {
         let (store, unwritten) = (&self.store, &self.unwritten);
         let at = self.cache.locate(entity, || load(store, unwritten, entity))?;
+        // Listed before the work: should it panic half-way, the abort must find the entry.
+        let newly = self.cache.list(at);
         let result = work(self.cache.state(at));
-        Ok((result, self.cache.list_if_changed(at)))
+        Ok((result, if newly { self.cache.keep_listed_if_changed(at) } else { 0 }))
     }
 
     /// Whether the open transaction changed anything.
@@ -123,13 +125,17 @@ impl TaskState {
 
     /// Looks for states that expired before `before_ms`, a few at a time; the next commit deletes them.
     pub fn sweep(&mut self, before_ms: i64) -> Result<(), StoreError> {
+        // What was found waits for a commit; until then there is no use in finding it again.
+        if !self.expired.is_empty() {
+            return Ok(());
+        }
         let found = self.store.scan(self.sweep_from.as_deref(), SWEEP_STEP)?;
         self.sweep_from = if found.len() < SWEEP_STEP { None } else { found.last().map(|(entity, _)| entity.clone()) };
         for (entity, bytes) in found {
             let newest = self.unwritten.get(entity.as_str()).map_or(Some(bytes.as_slice()), |b| b.as_deref());
             let Some(newest) = newest else { continue };
-            let expiry = ActorState::decode_expiry(newest).map_err(|e| self.store.state_error(e))?;
-            if expiry < before_ms && !self.cache.is_changed(&entity) {
+            let delete_after = ActorState::decode_delete_after(newest).map_err(|e| self.store.state_error(e))?;
+            if delete_after < before_ms && !self.cache.is_changed(&entity) {
                 self.expired.push(entity);
             }
         }
@@ -171,7 +177,11 @@ mod tests {
     }
 
     fn touch(state: &mut TaskState, entity: &str, at_ms: i64) {
-        state.change(entity, |s| s.note(at_ms, 1_000)).expect("changes");
+        let change = |s: &mut ActorState| {
+            s.note(at_ms, 1_000);
+            s.keep(at_ms, at_ms);
+        };
+        state.change(entity, change).expect("changes");
     }
 
     fn newest(state: &mut TaskState, entity: &str) -> Option<i64> {
@@ -217,6 +227,43 @@ mod tests {
             (newest(&mut state, "user:written"), newest(&mut state, "user:unwritten"), newest(&mut state, "user:new")),
             (Some(1), Some(1), None)
         );
+    }
+
+    #[test]
+    fn a_panic_half_way_leaves_no_trace_after_the_abort() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let folder = StateDir::open(dir.path()).expect("opens");
+        let mut state = TaskState::new(TaskStore::open(&folder.task(0), &Budget::new(8 << 20)).expect("opens"));
+        touch(&mut state, "user:a", 1);
+        commit(&mut state);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = state.change("user:a", |s| {
+                s.note(9, 1_000);
+                panic!("a bug in a rule");
+            });
+        }));
+        assert!(panicked.is_err());
+        state.abort();
+        assert_eq!(newest(&mut state, "user:a"), Some(1));
+    }
+
+    #[test]
+    fn old_events_read_today_keep_their_states() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let folder = StateDir::open(dir.path()).expect("opens");
+        let mut state = TaskState::new(TaskStore::open(&folder.task(0), &Budget::new(8 << 20)).expect("opens"));
+        let today_ms = 1_000_000_000;
+        let old = |s: &mut ActorState| {
+            s.note(1, 1_000);
+            s.keep(1, today_ms);
+        };
+        state.change("user:a", old).expect("changes");
+        commit(&mut state);
+        state.write(Some(&local(1))).expect("writes");
+        state.sweep(today_ms).expect("sweeps");
+        assert!(!state.is_changed(), "an event of long ago was read just now: its state stays");
+        state.sweep(today_ms + 2_000).expect("sweeps");
+        assert!(state.is_changed());
     }
 
     #[test]

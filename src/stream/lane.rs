@@ -5,8 +5,9 @@
 //! to reach it.
 
 use super::Shared;
+use super::topics;
 use super::failpoints::{self, Point};
-use super::process::{Processor, Trouble};
+use super::process::{Processor, Trouble, guarded};
 use super::producer::{LaneProducer, Outgoing, UNTAGGED};
 use super::restore::{self, Ready, RestoreError};
 use crate::state::TaskState;
@@ -18,13 +19,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 use tripline_core::engine::Engine;
 use tripline_core::protocol::start::{LAYOUT, Local, Marker, Metadata};
+use tripline_core::rejection::Rejection;
 use tripline_core::protocol::{CommitId, Committed, Effect, Failure, Found, Input, Lane as Protocol, Phase, TaskId};
 
 /// Fenced this often within a minute means that another process has our identity.
@@ -33,6 +35,10 @@ const FENCED_LIMIT: usize = 3;
 const SWEEP_GRACE_MS: i64 = 86_400_000;
 /// Time between two looks for expired states.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Aborts without a commit in between before the lane slows down and says so.
+const PATIENT_ABORTS: u64 = 3;
+/// A seek that fails for this long means that the consumer has lost the partition: it is rebuilt.
+const SEEK_LIMIT: Duration = Duration::from_secs(10);
 /// Time between two reports to health and gauges.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 
@@ -57,6 +63,9 @@ pub enum LaneError {
     /// The disk failed.
     #[error(transparent)]
     Store(#[from] crate::state::StoreError),
+    /// The thread that restores tasks is gone.
+    #[error("the thread that restores tasks could not start or has ended: please report it with the log")]
+    Restorer,
     /// A position is gone.
     #[error("the committed offset {offset} of {topic}/{partition} is outside what the topic has ({low}..{high}): records were deleted before they were read, or the topic was made anew")]
     OutOfRange {
@@ -81,6 +90,8 @@ struct Task {
     history: String,
     /// The next offset to process, in the open transaction.
     next: i64,
+    /// The committed next offset: the first that the open transaction may touch.
+    committed_next: i64,
     /// Told to the protocol as touched in the open transaction.
     touched: bool,
     /// Fingerprint of the last record, and of the last committed one; `None` until a record was processed here.
@@ -126,14 +137,16 @@ struct Driver {
     generations: HashMap<TaskId, u64>,
     requests: Sender<restore::Request>,
     answers: Receiver<restore::Answer>,
-    /// Records that panicked: task and offset.
-    suspects: HashSet<(TaskId, i64)>,
+    /// Records that cannot be finished, and why: they are dead-lettered when they come again.
+    suspects: HashMap<(TaskId, i64), Rejection>,
     fenced: VecDeque<Instant>,
     swept: Instant,
     reported: Instant,
     metrics: LaneMetrics,
     fatal: Option<LaneError>,
     consumer_is_dead: bool,
+    aborts_in_row: u64,
+    seeking_since: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -269,13 +282,15 @@ impl Driver {
             generations: HashMap::new(),
             requests,
             answers,
-            suspects: HashSet::new(),
+            suspects: HashMap::new(),
             fenced: VecDeque::new(),
             swept: Instant::now(),
             reported: Instant::now(),
             metrics: shared.metrics.lane(number),
             fatal: None,
             consumer_is_dead: false,
+            aborts_in_row: 0,
+            seeking_since: None,
             number,
             shared,
         }
@@ -296,8 +311,8 @@ impl Driver {
         {
             match connecting.join() {
                 Ok(Ok(producer)) => self.producer = Some(producer),
-                Ok(Err(source)) => self.fatal = Some(LaneError::Client { what: "producer", source }),
-                Err(_) => self.fatal = Some(LaneError::Client { what: "producer", source: KafkaError::Canceled }),
+                Ok(Err(source)) => self.give_up(LaneError::Client { what: "producer", source }),
+                Err(_) => self.give_up(LaneError::Client { what: "producer", source: KafkaError::Canceled }),
             }
         }
         self.producer.is_some()
@@ -322,12 +337,14 @@ impl Driver {
 
     fn on_assign(&mut self, consumer: &BaseConsumer<Context>, list: &mut TopicPartitionList) {
         // An explicit offset always: without one the client would ask for the committed one and block on a pending commit.
-        // The end is where nothing is read; the right offset comes with a seek after the restore.
+        // It is an absolute one: a logical one (beginning, end) is looked up at the broker, and a late answer to that would
+        // move the position after our seek. What is read at 0 before the pause takes effect is dropped by `on_record`.
         if list.count() > 0 {
-            let _ = list.set_all_offsets(Offset::End);
+            let _ = list.set_all_offsets(Offset::Offset(0));
         }
         if let Err(error) = consumer.incremental_assign(list) {
-            warn!(lane = self.number, %error, "assign failed");
+            warn!(lane = self.number, %error, "assign failed: the consumer is rebuilt");
+            self.consumer_is_dead = true;
             return;
         }
         let tasks = self.ids(list);
@@ -351,7 +368,7 @@ impl Driver {
             info!(lane = self.number, tasks = tasks.len(), lost, "partitions taken back");
             let _ = failpoints::reach(Point::InRevoke);
             self.tell_touched();
-            let effects = self.protocol.step(if lost { Input::Lost(tasks) } else { Input::Revoked(tasks) });
+            let effects = self.protocol.step(if lost || std::thread::panicking() { Input::Lost(tasks) } else { Input::Revoked(tasks) });
             self.perform(Some(consumer), effects);
         }
         if let Err(error) = consumer.incremental_unassign(list) {
@@ -375,13 +392,11 @@ impl Driver {
         let before = self.tally_decisions();
         let (Some(producer), Some(task)) = (&self.producer, self.tasks.get_mut(&id)) else { return };
         let stage = if id.topic > 0 { "router" } else { "detector" };
-        let done = if self.suspects.contains(&(id, offset)) {
-            self.processor.give_up(record, stage, producer, &mut self.tally).map(|()| 0)
-        } else {
-            match &mut task.state {
-                Some(state) => self.processor.detect(record, &self.engine, state, producer, &mut self.tally, &task.commit),
-                None => self.processor.route(record, &self.engine, producer, &mut self.tally).map(|()| 0),
-            }
+        let (processor, engine, tally) = (&mut self.processor, &self.engine, &mut self.tally);
+        let done = match (self.suspects.get(&(id, offset)), &mut task.state) {
+            (Some(rejection), _) => processor.give_up(record, rejection, stage, producer, tally).map(|()| 0),
+            (None, Some(state)) => guarded(|| processor.detect(record, engine, state, producer, tally, &task.commit)),
+            (None, None) => guarded(|| processor.route(record, engine, producer, tally).map(|()| 0)),
         };
         let decided = self.tally_decisions() - before;
         match done {
@@ -413,9 +428,10 @@ impl Driver {
                 self.fatal = Some(error.into());
                 Failure::Abortable
             }
-            Trouble::Panicked => {
-                error!(lane = self.number, topic = self.shared.topic(id), partition = id.partition, offset, "evaluating a record panicked: it will be dead-lettered");
-                self.suspects.insert((id, offset));
+            Trouble::Hopeless(rejection) => {
+                let (topic, partition, reason) = (self.shared.topic(id), id.partition, rejection.reason.name());
+                error!(lane = self.number, topic, partition, offset, reason, "a record cannot be finished: it will be dead-lettered");
+                self.suspects.insert((id, offset), rejection);
                 Failure::Abortable
             }
         };
@@ -569,11 +585,25 @@ impl Driver {
                     self.perform(Some(consumer), effects);
                 }
                 Ok(restore::Answer { task: id, generation, outcome: Err(error) }) => {
-                    if self.protocol.owns(id) && self.generations.get(&id) == Some(&generation) && !self.shared.is_stopping() {
-                        self.fatal = Some(error.into());
+                    if !self.protocol.owns(id) || self.generations.get(&id) != Some(&generation) {
+                        continue;
+                    }
+                    match error {
+                        // Brokers come and go, and another lane takes its time: asked again, for as long as it takes.
+                        RestoreError::Kafka { .. } | RestoreError::Held(_) => {
+                            warn!(lane = self.number, %error, "restore is tried again");
+                            self.wanted.push_back(id);
+                        }
+                        error => self.give_up(error.into()),
                     }
                 }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    if self.is_restoring() {
+                        self.give_up(LaneError::Restorer);
+                    }
+                    return;
+                }
             }
         }
     }
@@ -582,6 +612,13 @@ impl Driver {
     fn seek(&mut self, consumer: &BaseConsumer<Context>) {
         let due: BTreeMap<TaskId, i64> = self.tasks.iter().filter_map(|(id, t)| Some((*id, t.seek?))).collect();
         if due.is_empty() {
+            self.seeking_since = None;
+            return;
+        }
+        if self.seeking_since.get_or_insert_with(Instant::now).elapsed() > SEEK_LIMIT {
+            warn!(lane = self.number, "a partition cannot be positioned: the consumer is rebuilt");
+            self.seeking_since = None;
+            self.consumer_is_dead = true;
             return;
         }
         let mut list = TopicPartitionList::new();
@@ -621,9 +658,11 @@ impl Driver {
 
     fn on_error(&mut self, consumer: &BaseConsumer<Context>, error: &KafkaError) {
         if consumer.client().fatal_error().is_some() || matches!(error, KafkaError::MessageConsumptionFatal(_)) {
-            warn!(lane = self.number, %error, "the consumer is fenced or dead");
-            self.note_fenced();
-            self.consumer_is_dead = true;
+            // One death is reported many times; it counts once.
+            if !std::mem::replace(&mut self.consumer_is_dead, true) {
+                warn!(lane = self.number, %error, "the consumer is fenced or dead: it is rebuilt");
+                self.note_fenced();
+            }
             return;
         }
         match error {
@@ -646,6 +685,10 @@ impl Driver {
                 self.fatal = Some(LaneError::OutOfRange { topic: topic.to_owned(), partition: id.partition, offset: task.next, low, high });
                 return;
             }
+        }
+        // Every position is fine: the client lost its own. A seek in progress repairs that; otherwise only a new consumer does.
+        if self.tasks.values().all(|task| task.seek.is_none()) && !self.is_restoring() {
+            self.consumer_is_dead = true;
         }
     }
 
@@ -678,6 +721,11 @@ impl Driver {
                 Effect::Restore(id) => {
                     if self.tasks.remove(&id).is_some() {
                         self.release(id);
+                        if let Some(consumer) = consumer
+                            && let Err(error) = consumer.pause(&self.list([id]))
+                        {
+                            warn!(lane = self.number, %error, "pause failed");
+                        }
                     }
                     *self.generations.entry(id).or_default() += 1;
                     self.wanted.push_back(id);
@@ -728,6 +776,12 @@ impl Driver {
 
     fn abort(&mut self) -> bool {
         self.shared.metrics.commits.aborts.inc();
+        self.aborts_in_row += 1;
+        if self.aborts_in_row > PATIENT_ABORTS {
+            let pause = (self.aborts_in_row - PATIENT_ABORTS).saturating_mul(50).min(1_000);
+            warn!(lane = self.number, aborts = self.aborts_in_row, "transactions are aborted one after the other");
+            std::thread::sleep(Duration::from_millis(pause));
+        }
         self.producer.as_ref().is_some_and(|p| p.abort().is_ok())
     }
 
@@ -772,6 +826,7 @@ impl Driver {
                 seq: target.seq,
                 commit_id: attempt.to_hex(),
                 owner: self.transactional_id.clone(),
+                partitions: self.shared.partitions,
                 fingerprint: task.last.map_or_else(|| task.found_fingerprint.clone(), restore::format_fingerprint),
             };
             let mut element = offsets.add_partition(self.shared.topic(*id), id.partition);
@@ -788,8 +843,10 @@ impl Driver {
         failpoints::reach(Point::AfterDrain)?;
         // The group's generation is read as late as possible: an earlier look is refused after a rebalance.
         let group = consumer.group_metadata().ok_or(Failure::Abortable)?;
-        producer.send_offsets(&offsets, &group).inspect_err(|_| {
-            self.shared.metrics.commits.rebalances.inc();
+        producer.send_offsets(&offsets, &group).inspect_err(|failure| {
+            if *failure == Failure::Abortable {
+                self.shared.metrics.commits.rebalances.inc();
+            }
         })?;
         failpoints::reach(Point::AfterSendOffsets)?;
         producer.commit()
@@ -800,7 +857,8 @@ impl Driver {
         // Counted when the commit is known, whether it was known at once or had to be looked up.
         self.shared.metrics.add(&self.tally);
         self.tally.clear();
-        self.suspects.retain(|(task, offset)| *task != id || *offset >= committed.next_offset);
+        self.suspects.retain(|(task, offset), _| *task != id || *offset >= committed.next_offset);
+        self.aborts_in_row = 0;
         if let Some(task) = self.tasks.get_mut(&id) {
             task.apply(committed, budget);
         }
@@ -809,6 +867,7 @@ impl Driver {
 
     fn close(&mut self, id: TaskId) {
         self.wanted.retain(|wanted| *wanted != id);
+        self.suspects.retain(|(task, _), _| *task != id);
         if let Some(mut task) = self.tasks.remove(&id) {
             if let Err(error) = task.write() {
                 warn!(lane = self.number, %error, "could not write on close; the changelog has it");
@@ -827,37 +886,55 @@ impl Driver {
     /// The one recovery path: a new producer with the same id, then the metadata tells what became of the attempt.
     fn recover(&mut self, consumer: Option<&BaseConsumer<Context>>, ids: &[TaskId]) -> Vec<(TaskId, Found)> {
         self.shared.metrics.commits.rebuilds.inc();
-        if self.producer.as_ref().is_some_and(LaneProducer::is_fenced) {
+        // A transaction that outlived its timeout is fenced by the broker itself: no other process is behind that.
+        let timed_out = self.opened.is_some_and(|opened| opened.elapsed() >= self.shared.config.stream.transaction_timeout.0);
+        if !timed_out && self.producer.as_ref().is_some_and(LaneProducer::is_fenced) {
             self.note_fenced();
         }
         warn!(lane = self.number, tasks = ids.len(), "the outcome of a transaction is unknown: rebuilding the producer and looking it up");
+        self.shared.health.waiting(&name(self.number), "looking up the outcome of a transaction");
         self.producer = None;
         match connect_producer(&self.shared, &self.transactional_id) {
             Ok(producer) => self.producer = Some(producer),
             Err(source) => {
-                self.fatal = Some(LaneError::Client { what: "producer", source });
+                self.give_up(LaneError::Client { what: "producer", source });
                 return Vec::new();
             }
         }
         let Some(consumer) = consumer else { return Vec::new() };
+        let deadline = Instant::now() + restore::patience(&self.shared.config);
         loop {
-            match consumer.committed_offsets(self.list(ids.iter().copied()), Duration::from_secs(2)) {
-                Ok(found) => {
-                    return ids
-                        .iter()
-                        .map(|id| {
-                            let metadata = found.find_partition(self.shared.topic(*id), id.partition).and_then(|e| Metadata::parse(e.metadata()));
-                            let commit = metadata.and_then(|m| CommitId::from_hex(&m.commit_id));
-                            (*id, commit.map_or(Found::Nothing, Found::Attempt))
-                        })
-                        .collect();
-                }
-                Err(error) if !self.shared.is_stopping() => {
+            let found = consumer.committed_offsets(self.list(ids.iter().copied()), Duration::from_secs(2));
+            match found.and_then(|found| self.outcomes(ids, &found)) {
+                Ok(outcomes) => return outcomes,
+                Err(error) if !self.shared.is_stopping() && Instant::now() < deadline => {
                     debug!(lane = self.number, %error, "metadata not readable yet, asking again");
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                Err(_) => return Vec::new(),
+                Err(_) => {
+                    let id = ids.first().copied().unwrap_or(TaskId { topic: 0, partition: -1 });
+                    let pending = RestoreError::Pending { topic: self.shared.topic(id).to_owned(), partition: id.partition };
+                    self.give_up(pending.into());
+                    return Vec::new();
+                }
             }
+        }
+    }
+
+    fn outcomes(&self, ids: &[TaskId], found: &TopicPartitionList) -> Result<Vec<(TaskId, Found)>, KafkaError> {
+        let outcome = |id: &TaskId| {
+            let Some(element) = found.find_partition(self.shared.topic(*id), id.partition) else { return Ok((*id, Found::Nothing)) };
+            element.error()?;
+            let commit = Metadata::parse(element.metadata()).and_then(|m| CommitId::from_hex(&m.commit_id));
+            Ok((*id, commit.map_or(Found::Nothing, Found::Attempt)))
+        };
+        ids.iter().map(outcome).collect()
+    }
+
+    /// The lane cannot go on; while the process stops anyway that is no news.
+    fn give_up(&mut self, error: LaneError) {
+        if !self.shared.is_stopping() {
+            self.fatal.get_or_insert(error);
         }
     }
 
@@ -874,7 +951,7 @@ impl Driver {
 /// Connects, again and again while brokers are away; a wrong property fails at once.
 fn connect_producer(shared: &Shared, id: &str) -> Result<LaneProducer, KafkaError> {
     loop {
-        match LaneProducer::connect(&shared.base, id, shared.config.stream.transaction_timeout.0, shared.largest_bytes()) {
+        match LaneProducer::connect(&shared.base, id, shared.config.stream.transaction_timeout.0, topics::max_record_bytes(&shared.config)) {
             Err(KafkaError::Transaction(error)) if !shared.is_stopping() => {
                 warn!(%error, "init_transactions failed, tried again");
                 std::thread::sleep(Duration::from_millis(500));
@@ -890,6 +967,7 @@ impl Task {
             state: ready.state,
             history: ready.history,
             next: ready.next_offset,
+            committed_next: ready.next_offset,
             touched: false,
             last: None,
             last_committed: None,
@@ -970,11 +1048,11 @@ impl Task {
     /// The digests of rules and flags that decided this task's records up to here from the last commit on.
     fn epoch(&self, shared: &Shared, producer: &LaneProducer, id: TaskId, target: Committed, digests: &(String, String)) -> Result<(), Failure> {
         let epoch = serde_json::json!({
-            "v": LAYOUT, "task": id.partition, "topic": shared.topic(id), "seq": target.seq, "next_offset": target.next_offset,
+            "v": LAYOUT, "task": id.partition, "topic": shared.topic(id), "seq": target.seq, "first_offset": self.committed_next,
             "rules": digests.0, "flags": digests.1,
         });
         let key = restore::marker_key(None, id.partition);
-        producer.send(&Outgoing {
+        let record = Outgoing {
             topic: &shared.config.epochs_topic(),
             partition: 0,
             key: Some(key.as_bytes()),
@@ -982,7 +1060,8 @@ impl Task {
             timestamp_ms: self.stream_time_ms,
             headers: &[],
             tag: UNTAGGED,
-        })
+        };
+        Ok(producer.send(&record)?)
     }
 
     fn apply(&mut self, committed: Committed, cache_budget: usize) {
@@ -999,6 +1078,7 @@ impl Task {
         }
         self.digests = self.sealed_digests.take().or(self.digests.take());
         self.next = committed.next_offset;
+        self.committed_next = committed.next_offset;
         (self.touched, self.decisions) = (false, 0);
         self.last_committed = self.last;
     }

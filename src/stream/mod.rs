@@ -98,9 +98,4 @@ impl Shared {
     pub fn partitions_of(&self, topic: &str) -> i32 {
         self.output_partitions.get(topic).copied().unwrap_or(1)
     }
-
-    /// The largest record that is ever produced: an input value with its copies in a decision, and room for the rest.
-    pub fn largest_bytes(&self) -> usize {
-        self.config.input.max_value_bytes.0.saturating_mul(4).saturating_add(1 << 20).min(1_000_000_000)
-    }
 }

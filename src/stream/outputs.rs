@@ -2,13 +2,12 @@
 
 use super::Shared;
 use super::partition::murmur2_partition;
-use super::producer::{LaneProducer, Outgoing, UNTAGGED};
+use super::producer::{LaneProducer, Outgoing, SendError, UNTAGGED};
 use rdkafka::message::{BorrowedMessage, Message};
 use std::sync::Arc;
 use tripline_core::decision::{Alert, Decision};
 use tripline_core::hash;
 use tripline_core::observation::Observation;
-use tripline_core::protocol::Failure;
 use tripline_core::rejection::Rejection;
 use tripline_core::time::format_rfc3339_ms;
 
@@ -26,19 +25,19 @@ impl Outputs {
         Outputs { shared, key: String::new(), value: Vec::with_capacity(2048) }
     }
 
-    fn send(&self, producer: &LaneProducer, topic: &str, timestamp_ms: i64, headers: &[(&str, &[u8])]) -> Result<(), Failure> {
+    fn send(&self, producer: &LaneProducer, topic: &str, timestamp_ms: i64, headers: &[(&str, &[u8])]) -> Result<(), SendError> {
         let partition = murmur2_partition(self.key.as_bytes(), self.shared.partitions_of(topic));
         producer.send(&Outgoing { topic, partition, key: Some(self.key.as_bytes()), value: Some(&self.value), timestamp_ms, headers, tag: UNTAGGED })
     }
 
-    fn json(&mut self, value: &impl serde::Serialize) -> Result<(), Failure> {
+    fn json(&mut self, value: &impl serde::Serialize) -> Result<(), SendError> {
         self.value.clear();
         // Our own types with string keys always serialise; if one day they do not, the record is not lost but tried again.
-        serde_json::to_writer(&mut self.value, value).map_err(|_| Failure::Abortable)
+        serde_json::to_writer(&mut self.value, value).map_err(|_| SendError::Failed(tripline_core::protocol::Failure::Abortable))
     }
 
     /// A decision, and the alert it opens. `commit` is the auditor's header: task, seq and commit id.
-    pub fn decision(&mut self, producer: &LaneProducer, decision: &Decision, timestamp_ms: i64, commit: &str) -> Result<(), Failure> {
+    pub fn decision(&mut self, producer: &LaneProducer, decision: &Decision, timestamp_ms: i64, commit: &str) -> Result<(), SendError> {
         let shared = self.shared.clone();
         self.key.clear();
         self.key.push_str(&decision.entity.kind);
@@ -57,18 +56,18 @@ impl Outputs {
     }
 
     /// An observation, to the keyed topic.
-    pub fn observation(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), Failure> {
+    pub fn observation(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), SendError> {
         self.observation_to(producer, observation, timestamp_ms, self.shared.inputs[0].clone().as_str(), self.shared.partitions)
     }
 
     /// An observation that was too late to count.
-    pub fn late(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), Failure> {
+    pub fn late(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), SendError> {
         let shared = self.shared.clone();
         let topic = &shared.config.topics.late;
         self.observation_to(producer, observation, timestamp_ms, topic, shared.partitions_of(topic))
     }
 
-    fn observation_to(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64, topic: &str, partitions: i32) -> Result<(), Failure> {
+    fn observation_to(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64, topic: &str, partitions: i32) -> Result<(), SendError> {
         self.key.clear();
         observation.entity.write_key(&mut self.key);
         self.value.clear();
@@ -86,7 +85,7 @@ impl Outputs {
     }
 
     /// The record that says why another could not become an event: original bytes, or their digest when they are too many.
-    pub fn dead_letter(&self, producer: &LaneProducer, record: &BorrowedMessage<'_>, rejection: &Rejection, stage: &str) -> Result<(), Failure> {
+    pub fn dead_letter(&self, producer: &LaneProducer, record: &BorrowedMessage<'_>, rejection: &Rejection, stage: &str) -> Result<(), SendError> {
         let shared = &self.shared;
         let timestamp_ms = record.timestamp().to_millis().unwrap_or(0);
         let (partition, offset, timestamp) = (record.partition().to_string(), record.offset().to_string(), timestamp_ms.to_string());

@@ -4,7 +4,7 @@ use super::Shared;
 use super::failpoints::{self, Point};
 use super::outputs::Outputs;
 use super::partition::{crc32_partition, murmur2_partition};
-use super::producer::LaneProducer;
+use super::producer::{LaneProducer, SendError};
 use crate::config::Partitioner;
 use crate::state::{StoreError, TaskState};
 use crate::telemetry::tally::Tally;
@@ -17,6 +17,7 @@ use tripline_core::event::Event;
 use tripline_core::observation::{Observation, Position};
 use tripline_core::protocol::Failure;
 use tripline_core::rejection::{Reason, Rejection};
+use tripline_core::state::ActorState;
 
 /// Why a record could not be finished now.
 #[derive(Debug)]
@@ -25,14 +26,24 @@ pub enum Trouble {
     Transaction(Failure),
     /// The disk failed: the task cannot go on.
     Store(StoreError),
-    /// Our own bug: evaluating this record panicked.
-    Panicked,
+    /// This record cannot be finished, however often it is tried.
+    Hopeless(Rejection),
 }
 
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Trouble {
-        Trouble::Transaction(failure)
+impl From<SendError> for Trouble {
+    fn from(error: SendError) -> Trouble {
+        match error {
+            SendError::TooLarge => Trouble::Hopeless(Rejection::new(Reason::TooLarge, "what is decided about it is larger than a topic takes")),
+            SendError::Failed(failure) => Trouble::Transaction(failure),
+        }
     }
+}
+
+/// Runs `work` on a record; a panic in it is our own bug, and the record's end, not the lane's.
+pub fn guarded<R>(work: impl FnOnce() -> Result<R, Trouble>) -> Result<R, Trouble> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Trouble::Hopeless(Rejection::new(Reason::Panicked, "evaluating this record failed inside tripline: please report it")))
+    })
 }
 
 /// Processes records of one lane; buffers are reused.
@@ -91,19 +102,19 @@ impl Processor {
         };
         let (selection, decisions, key) = (&mut self.selection, &mut self.decisions, &mut self.key);
         decisions.clear();
-        let evaluated = catch_unwind(AssertUnwindSafe(|| {
+        let needs_state = engine.select(&observation.event, selection);
+        let evaluate = |actor: &mut ActorState| {
+            let outcome = engine.apply(&observation, selection, actor, decisions);
+            // After the state was changed: the worst moment.
             let _ = failpoints::reach(Point::InRecord);
-            if !engine.select(&observation.event, selection) {
-                return Ok((Outcome::Processed, 0));
-            }
+            outcome
+        };
+        let (outcome, changed) = if needs_state {
             key.clear();
             observation.entity.write_key(key);
-            state.change(key, |actor| engine.apply(&observation, selection, actor, decisions))
-        }));
-        let (outcome, changed) = match evaluated {
-            Ok(Ok(done)) => done,
-            Ok(Err(error)) => return Err(Trouble::Store(error)),
-            Err(_) => return Err(Trouble::Panicked),
+            state.change(key, evaluate).map_err(Trouble::Store)?
+        } else {
+            (Outcome::Processed, 0)
         };
         let timestamp_ms = record.timestamp().to_millis().unwrap_or(observation.event.event_time_ms);
         match outcome {
@@ -123,10 +134,9 @@ impl Processor {
         Ok(changed)
     }
 
-    /// A record that panicked before: it goes to the dead letters without being looked at again.
-    pub fn give_up(&self, record: &BorrowedMessage<'_>, stage: &str, producer: &LaneProducer, tally: &mut Tally) -> Result<(), Trouble> {
-        let rejection = Rejection::new(Reason::Panicked, "evaluating this record failed inside tripline: please report it");
-        self.outputs.dead_letter(producer, record, &rejection, stage)?;
+    /// A record that could not be finished before: it goes to the dead letters without being looked at again.
+    pub fn give_up(&self, record: &BorrowedMessage<'_>, rejection: &Rejection, stage: &str, producer: &LaneProducer, tally: &mut Tally) -> Result<(), Trouble> {
+        self.outputs.dead_letter(producer, record, rejection, stage)?;
         if stage == "router" { tally.reject_input(rejection.reason) } else { tally.reject(rejection.reason) }
         Ok(())
     }

@@ -73,6 +73,24 @@ pub struct Outgoing<'a> {
     pub tag: usize,
 }
 
+/// Why a record was not produced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// It is larger than any topic takes: producing it again would end the same way.
+    TooLarge,
+    /// The transaction failed.
+    Failed(Failure),
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Failure {
+        match error {
+            SendError::TooLarge => Failure::Abortable,
+            SendError::Failed(failure) => failure,
+        }
+    }
+}
+
 /// The producer of one lane.
 pub struct LaneProducer {
     inner: ThreadedProducer<Deliveries>,
@@ -112,7 +130,7 @@ impl LaneProducer {
     }
 
     /// Produces a record. A full queue is waited for, at most as long as the transaction may last.
-    pub fn send(&self, record: &Outgoing<'_>) -> Result<(), Failure> {
+    pub fn send(&self, record: &Outgoing<'_>) -> Result<(), SendError> {
         let deadline = Instant::now() + self.timeout;
         let mut base: BaseRecord<'_, [u8], [u8], usize> =
             BaseRecord::with_opaque_to(record.topic, record.tag).partition(record.partition).timestamp(record.timestamp_ms);
@@ -135,9 +153,13 @@ impl LaneProducer {
                     std::thread::sleep(Duration::from_millis(1));
                     base = again;
                 }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    warn!(topic = record.topic, "a record is larger than the topic takes");
+                    return Err(SendError::TooLarge);
+                }
                 Err((error, _)) => {
                     warn!(topic = record.topic, %error, "could not produce");
-                    return Err(if self.inner.client().fatal_error().is_some() { Failure::InDoubt } else { Failure::Abortable });
+                    return Err(SendError::Failed(if self.inner.client().fatal_error().is_some() { Failure::InDoubt } else { Failure::Abortable }));
                 }
             }
         }

@@ -283,6 +283,16 @@ impl Restorer {
     }
 
     fn router(&self, task: TaskId, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {
+        if let Some(metadata) = &metadata
+            && metadata.partitions != self.shared.partitions
+        {
+            return Err(self.halt(task, Halt::Partitions { written: metadata.partitions, found: self.shared.partitions }));
+        }
+        // Its markers are the memory of what was routed: without metadata of ours beside one, routing again would count twice.
+        let newest = if metadata.is_none() { self.newest_marker(task)? } else { None };
+        if let Some(marker) = newest {
+            return Err(self.halt(task, Halt::ForeignOffset { marker: marker.seq }));
+        }
         let next_offset = match offset {
             Some(offset) => offset,
             None => self.first_offset(task)?,
@@ -305,7 +315,7 @@ impl Restorer {
         let mut state = TaskState::new(open()?);
         let local = state.store().local()?;
         let too_old_ms = now_ms() - DISCARD_AFTER_MS;
-        let plan = start::plan(offset, metadata.as_ref(), local.as_ref(), too_old_ms).map_err(|h| self.halt(task, h))?;
+        let plan = start::plan(offset, metadata.as_ref(), local.as_ref(), too_old_ms, self.shared.partitions).map_err(|h| self.halt(task, h))?;
         match plan {
             Plan::Ready(next_offset) => {
                 let marker_offset = local.map_or(-1, |l| l.marker_offset);
@@ -380,8 +390,9 @@ impl Restorer {
 
     fn newest_marker(&self, task: TaskId) -> Result<Option<Marker>, RestoreError> {
         let mut newest = None;
+        let mine = marker_key((task.topic > 0).then(|| self.shared.topic(task)), task.partition);
         self.read_changelog(task, None, |key, value, _| {
-            if key.starts_with(MARKER_PREFIX) {
+            if key == mine {
                 newest = value.and_then(|v| serde_json::from_slice::<Marker>(v).ok());
             }
             Ok(false)
@@ -398,11 +409,12 @@ impl Restorer {
         show: impl FnMut(&str, Option<&[u8]>, i64) -> Result<bool, RestoreError>,
     ) -> Result<(), RestoreError> {
         let topic = &self.shared.changelog;
-        let (low, end) = self.high_watermark(topic, task)?;
-        let span = Span { topic, partition: task.partition, from: from.unwrap_or(low).max(low), end };
+        let place = TaskId { partition: task.partition.rem_euclid(self.shared.partitions.max(1)), ..task };
+        let (low, end) = self.high_watermark(topic, place)?;
+        let span = Span { topic, partition: place.partition, from: from.unwrap_or(low).max(low), end };
         let patience = patience(&self.shared.config);
         changelog::read(&self.committed, span, patience, || self.shared.is_stopping(), show).map_err(|error| match error {
-            ReadError::Open => RestoreError::Open { partition: task.partition, end },
+            ReadError::Open => RestoreError::Open { partition: place.partition, end },
             ReadError::Kafka(source) => self.kafka(task, source),
             ReadError::Shown(error) => error,
         })

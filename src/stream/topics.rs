@@ -80,7 +80,7 @@ pub struct Topic {
 pub fn max_record_bytes(config: &Config) -> usize {
     // What brokers and librdkafka allow by default; below it nothing would be gained.
     const USUAL: usize = 1_048_588;
-    config.input.max_value_bytes.0.saturating_mul(2).saturating_add(64 * 1024).clamp(USUAL, 1_000_000_000)
+    config.input.max_value_bytes.0.saturating_mul(3).saturating_add(64 * 1024).clamp(USUAL, 1_000_000_000)
 }
 
 /// Every topic of a configuration, input topics first. `found` gives the partitions of a keyed input, which the

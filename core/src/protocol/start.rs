@@ -20,6 +20,8 @@ pub struct Metadata {
     pub commit_id: String,
     /// Transactional id of the owner that wrote it.
     pub owner: String,
+    /// Partitions of the keyed topic when it was written.
+    pub partitions: i32,
     /// Fingerprint of the last processed record, 16 hexadecimal digits; empty before the first.
     pub fingerprint: String,
 }
@@ -142,8 +144,11 @@ pub enum Halt {
 
 /// Decides from the committed offset, its metadata (if it is ours) and the local store. `discard_before_ms`: a store whose
 /// last marker is older and whose commit differs from the metadata's is rebuilt (its expired entities may be ghosts).
-pub fn plan(offset: Option<i64>, metadata: Option<&Metadata>, local: Option<&Local>, discard_before_ms: i64) -> Result<Plan, Halt> {
+pub fn plan(offset: Option<i64>, metadata: Option<&Metadata>, local: Option<&Local>, discard_before_ms: i64, partitions: i32) -> Result<Plan, Halt> {
     let (Some(offset), Some(metadata)) = (offset, metadata) else { return Ok(Plan::SearchMarker) };
+    if metadata.partitions != partitions {
+        return Err(Halt::Partitions { written: metadata.partitions, found: partitions });
+    }
     let Some(local) = local else { return Ok(Plan::Restore { from: None, discard: true }) };
     if local.history != metadata.history {
         return Ok(Plan::Restore { from: None, discard: true });
@@ -207,7 +212,7 @@ mod tests {
     use super::*;
 
     fn metadata(seq: u64, commit_id: u128) -> Metadata {
-        Metadata { v: 1, history: "h".into(), seq, commit_id: CommitId(commit_id).to_hex(), owner: "o".into(), fingerprint: String::new() }
+        Metadata { v: 1, history: "h".into(), seq, commit_id: CommitId(commit_id).to_hex(), owner: "o".into(), partitions: 4, fingerprint: String::new() }
     }
 
     fn local(seq: u64, commit_id: u128) -> Local {
@@ -233,27 +238,32 @@ mod tests {
 
     #[test]
     fn the_store_starts_at_once_only_when_its_commit_is_the_committed_one() {
-        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 1)), 0), Ok(Plan::Ready(9)));
-        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), Some(&local(5, 1)), 0), Ok(Plan::Restore { from: Some(42), discard: false }));
-        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), None, 0), Ok(Plan::Restore { from: None, discard: true }));
+        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 1)), 0, 4), Ok(Plan::Ready(9)));
+        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), Some(&local(5, 1)), 0, 4), Ok(Plan::Restore { from: Some(42), discard: false }));
+        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), None, 0, 4), Ok(Plan::Restore { from: None, discard: true }));
+    }
+
+    #[test]
+    fn another_number_of_partitions_stops_also_when_the_store_is_up_to_date() {
+        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 1)), 0, 8), Err(Halt::Partitions { written: 4, found: 8 }));
     }
 
     #[test]
     fn a_store_ahead_of_the_commit_stops() {
-        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(6, 2)), 0), Err(Halt::LocalAhead { local: 6, committed: 5 }));
-        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 2)), 0), Err(Halt::LocalAhead { local: 5, committed: 5 }), "same number, other attempt");
+        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(6, 2)), 0, 4), Err(Halt::LocalAhead { local: 6, committed: 5 }));
+        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 2)), 0, 4), Err(Halt::LocalAhead { local: 5, committed: 5 }), "same number, other attempt");
     }
 
     #[test]
     fn another_life_or_an_old_store_is_rebuilt() {
         let other = Local { history: "x".into(), ..local(9, 1) };
-        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&other), 0), Ok(Plan::Restore { from: None, discard: true }));
-        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), Some(&local(5, 1)), 2_000), Ok(Plan::Restore { from: None, discard: true }));
+        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&other), 0, 4), Ok(Plan::Restore { from: None, discard: true }));
+        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), Some(&local(5, 1)), 2_000, 4), Ok(Plan::Restore { from: None, discard: true }));
     }
 
     #[test]
     fn without_an_offset_of_ours_a_marker_stops_and_nothing_starts_fresh() {
-        assert_eq!(plan(None, None, None, 0), Ok(Plan::SearchMarker));
+        assert_eq!(plan(None, None, None, 0, 4), Ok(Plan::SearchMarker));
         assert_eq!(after_search(None, None), Ok(Plan::Fresh));
         assert_eq!(after_search(Some(7), None), Ok(Plan::AtOffset(7)));
         assert_eq!(after_search(Some(7), Some(&marker(3, 1))), Err(Halt::ForeignOffset { marker: 3 }));

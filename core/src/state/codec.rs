@@ -24,6 +24,7 @@ impl ActorState {
         signed(out, newest);
         let Some(newest) = self.newest_ms else { return };
         signed(out, self.expire_at_ms.wrapping_sub(newest));
+        signed(out, self.delete_after_ms.wrapping_sub(newest));
         varint(out, self.seen.len() as u64);
         for id in &self.seen {
             out.extend_from_slice(&id.to_le_bytes());
@@ -65,16 +66,17 @@ impl ActorState {
             return input.end(ActorState::default());
         }
         let expire_at_ms = newest.wrapping_add(input.signed()?);
+        let delete_after_ms = newest.wrapping_add(input.signed()?);
         let seen = (0..input.length(8)?).map(|_| input.eight()).collect::<Result<_, _>>()?;
         let slots: Vec<Slot> = (0..input.length(10)?).map(|_| input.slot(newest)).collect::<Result<_, _>>()?;
         if !slots.is_sorted_by(|a, b| (a.rule, a.sub) < (b.rule, b.sub)) {
             return Err(StateError::Damaged);
         }
-        input.end(ActorState { newest_ms: Some(newest), expire_at_ms, seen, slots, changed: false })
+        input.end(ActorState { newest_ms: Some(newest), expire_at_ms, delete_after_ms, seen, slots, changed: false })
     }
 
-    /// Reads only the expiry: what the sweep needs to know.
-    pub fn decode_expiry(bytes: &[u8]) -> Result<i64, StateError> {
+    /// Reads only from when on the state may be deleted: what the sweep needs to know.
+    pub fn decode_delete_after(bytes: &[u8]) -> Result<i64, StateError> {
         let mut input = Input(bytes);
         match input.byte()? {
             VERSION => {}
@@ -82,7 +84,10 @@ impl ActorState {
         }
         match input.signed()? {
             i64::MIN => Ok(i64::MIN),
-            newest => Ok(newest.wrapping_add(input.signed()?)),
+            newest => {
+                input.signed()?;
+                Ok(newest.wrapping_add(input.signed()?))
+            }
         }
     }
 }
@@ -210,13 +215,14 @@ mod tests {
             }
             // All slots still matter at the newest event, so none is left out.
             state.note(1_700_000_000_000, 600_000);
+            state.keep(1_700_000_000_000, 1_800_000_000_000);
             for (rule, sub, memory) in memories {
                 state.put(rule, sub, memory, 64);
             }
             let mut bytes = Vec::new();
             state.encode(&mut bytes);
             state.changed = false;
-            prop_assert_eq!(ActorState::decode_expiry(&bytes), Ok(state.expire_at_ms));
+            prop_assert_eq!(ActorState::decode_delete_after(&bytes), Ok(1_800_000_600_000));
             prop_assert_eq!(ActorState::decode(&bytes), Ok(state));
             prop_assert_eq!(ActorState::decode(&bytes[..bytes.len() - 1]), Err(StateError::Damaged));
         }
@@ -235,6 +241,7 @@ mod tests {
     fn golden_version_1() {
         let mut state = ActorState::default();
         state.note(1_700_000_000_000, 600_000);
+        state.keep(1_700_000_000_000, 1_700_000_000_500);
         state.remember(0x0102_0304_0506_0708, 16);
         state.put(7, 0, Memory::Fixed { end_ms: 1_700_000_060_000, count: 20 }, 64);
         state.put(7, 9, Memory::Sliding { times_ms: vec![1_699_999_990_000, 1_700_000_000_000], end_ms: 1_700_000_060_000, on: true, fired_ms: i64::MIN }, 64);

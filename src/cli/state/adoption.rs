@@ -88,8 +88,8 @@ impl Adoption {
 
     /// What goes with the offset. Without a fingerprint: the record before the offset may be another topic's.
     pub fn metadata(&self) -> Metadata {
-        let Marker { v, history, seq, commit_id, .. } = self.marker.clone();
-        Metadata { v, history, seq, commit_id, owner: OWNER.to_owned(), fingerprint: String::new() }
+        let Marker { v, history, seq, commit_id, partitions, .. } = self.marker.clone();
+        Metadata { v, history, seq, commit_id, owner: OWNER.to_owned(), partitions, fingerprint: String::new() }
     }
 
     /// What was, what the changelog says and what will be.
