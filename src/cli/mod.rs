@@ -11,6 +11,7 @@ pub mod flags;
 pub mod generate;
 pub mod replay;
 pub mod run;
+pub mod state;
 #[cfg(test)]
 mod tests;
 pub mod topics;
@@ -54,7 +55,7 @@ pub struct Global {
     #[arg(long = "config", global = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// One setting; may be repeated, wins over files and environment
-    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = setting)]
+    #[arg(id = "set", long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = setting)]
     pub settings: Vec<String>,
 }
 
@@ -75,6 +76,9 @@ pub enum Verb {
     /// The topics that Tripline needs
     #[command(subcommand)]
     Topics(topics::TopicsCommand),
+    /// What tasks remember
+    #[command(subcommand)]
+    State(state::StateCommand),
     /// Make seeded synthetic traffic
     Generate(generate::GenerateArgs),
     /// The settings in force, and their schema
@@ -139,6 +143,7 @@ pub fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Flags(command) => flags::run(&command, &ready(global)?),
         Verb::Events(args) => Ok(events::run(args, &ready(global)?.config)?),
         Verb::Topics(command) => Ok(topics::run(&command, &ready(global)?.config)),
+        Verb::State(command) => state::run(&command, &ready(global)?.config),
         Verb::Generate(args) => Ok(generate::run(&args, &ready(global)?.config).map(|()| code::OK)?),
         Verb::Config(command) => config::run(&command, global),
         Verb::Completions { shell } => completions(shell),

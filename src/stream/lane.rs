@@ -8,7 +8,7 @@ use super::Shared;
 use super::failpoints::{self, Point};
 use super::process::{Processor, Trouble};
 use super::producer::{LaneProducer, Outgoing, UNTAGGED};
-use super::restore::{self, MARKER_PREFIX, ROUTER_PREFIX, Ready, RestoreError};
+use super::restore::{self, Ready, RestoreError};
 use crate::state::TaskState;
 use crate::telemetry::metrics::LaneMetrics;
 use crate::telemetry::tally::Tally;
@@ -955,7 +955,7 @@ impl Task {
             states,
             decisions: self.decisions,
         };
-        let key = if id.topic == 0 { format!("{MARKER_PREFIX}{}", id.partition) } else { format!("{ROUTER_PREFIX}{}/{}", shared.topic(id), id.partition) };
+        let key = restore::marker_key((id.topic > 0).then(|| shared.topic(id)), id.partition);
         let value = serde_json::to_vec(&marker).map_err(|_| Failure::Abortable)?;
         tally.changelog_records += 1;
         tally.changelog_bytes += (key.len() + value.len()) as u64;
@@ -973,7 +973,7 @@ impl Task {
             "v": LAYOUT, "task": id.partition, "topic": shared.topic(id), "seq": target.seq, "next_offset": target.next_offset,
             "rules": digests.0, "flags": digests.1,
         });
-        let key = format!("{MARKER_PREFIX}{}", id.partition);
+        let key = restore::marker_key(None, id.partition);
         producer.send(&Outgoing {
             topic: &shared.config.epochs_topic(),
             partition: 0,

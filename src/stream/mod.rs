@@ -14,6 +14,7 @@
 //! [`tripline_core::protocol::Lane`]; [`lane`] is that machine's driver, [`restore`] brings tasks to their committed
 //! position beside it, [`process`] is what happens to a record, [`outputs`] writes what comes of it.
 
+pub mod changelog;
 pub mod client;
 pub mod failpoints;
 mod lane;

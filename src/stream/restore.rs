@@ -1,15 +1,14 @@
 //! Brings a task's state to its committed position, beside the lane, which goes on working meanwhile.
 //!
-//! One thread per lane, with clients of its own: one reads committed data and the group's offsets, the other only high
-//! watermarks (a client's isolation level decides which end of a partition it is told). What to do is decided by
+//! One thread per lane, with clients of its own (see [`changelog`]). What to do is decided by
 //! [`tripline_core::protocol::start`]; here it is done.
 
 use super::Shared;
+use super::changelog::{self, Isolation, Quiet, ReadError, Span};
 use super::failpoints::{self, Point};
-use crate::config::Start;
+use crate::config::{Config, Start};
 use crate::state::{TaskState, TaskStore};
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
@@ -25,6 +24,14 @@ use tripline_core::protocol::{CommitId, Committed, TaskId};
 pub const MARKER_PREFIX: &str = "task/";
 /// As [`MARKER_PREFIX`], for router partitions.
 pub const ROUTER_PREFIX: &str = "router/";
+
+/// The key of a task's markers; `router` is the input topic of a router partition.
+pub fn marker_key(router: Option<&str>, partition: i32) -> String {
+    match router {
+        None => format!("{MARKER_PREFIX}{partition}"),
+        Some(topic) => format!("{ROUTER_PREFIX}{topic}/{partition}"),
+    }
+}
 
 /// Asks for a task's state.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +78,7 @@ pub struct Ready {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// An operator has to look.
-    #[error("task {topic}/{partition} does not start: {source}; if the changelog is right, run `tripline state adopt --partition {partition}`")]
+    #[error("task {topic}/{partition} does not start: {source}; if the changelog is right, run `tripline state adopt --topic {topic} --partition {partition}`")]
     Halt {
         /// The input topic.
         topic: String,
@@ -118,10 +125,6 @@ pub enum RestoreError {
     Held(i32),
 }
 
-struct Quiet;
-impl ClientContext for Quiet {}
-impl ConsumerContext for Quiet {}
-
 struct Restorer {
     shared: Arc<Shared>,
     committed: BaseConsumer<Quiet>,
@@ -156,20 +159,8 @@ pub fn serve(shared: &Arc<Shared>, requests: &Receiver<Request>, answers: &Sende
 
 impl Restorer {
     fn connect(shared: &Arc<Shared>) -> Result<Restorer, KafkaError> {
-        let consumer = |isolation: &str| {
-            let mut config = shared.base.clone();
-            config
-                .set("group.id", &shared.config.app.id)
-                .set("enable.auto.commit", "false")
-                .set("isolation.level", isolation)
-                .set("auto.offset.reset", "error")
-                .set("enable.partition.eof", "true")
-                .set("fetch.wait.max.ms", "50")
-                .set("fetch.queue.backoff.ms", "5")
-                .set("queued.max.messages.kbytes", "16384");
-            config.create_with_context::<_, BaseConsumer<Quiet>>(Quiet)
-        };
-        Ok(Restorer { shared: shared.clone(), committed: consumer("read_committed")?, ends: consumer("read_uncommitted")? })
+        let client = |isolation| changelog::client(&shared.base, &shared.config.app.id, isolation);
+        Ok(Restorer { shared: shared.clone(), committed: client(Isolation::Committed)?, ends: client(Isolation::Uncommitted)? })
     }
 
     fn kafka(&self, task: TaskId, source: KafkaError) -> RestoreError {
@@ -203,7 +194,7 @@ impl Restorer {
     /// earlier owner's commit is awaited.
     fn committed_offset(&self, task: TaskId) -> Result<(Option<i64>, String), RestoreError> {
         let topic = self.shared.topic(task);
-        let deadline = Instant::now() + 2 * self.shared.config.stream.transaction_timeout.0 + Duration::from_secs(5);
+        let deadline = Instant::now() + patience(&self.shared.config);
         loop {
             let mut list = TopicPartitionList::new();
             list.add_partition(topic, task.partition);
@@ -404,45 +395,23 @@ impl Restorer {
         &self,
         task: TaskId,
         from: Option<i64>,
-        mut show: impl FnMut(&str, Option<&[u8]>, i64) -> Result<bool, RestoreError>,
+        show: impl FnMut(&str, Option<&[u8]>, i64) -> Result<bool, RestoreError>,
     ) -> Result<(), RestoreError> {
         let topic = &self.shared.changelog;
         let (low, end) = self.high_watermark(topic, task)?;
-        let from = from.unwrap_or(low).max(low);
-        if from >= end {
-            return Ok(());
-        }
-        self.assign(task, topic, from)?;
-        let mut deadline = Instant::now() + 2 * self.shared.config.stream.transaction_timeout.0 + Duration::from_secs(5);
-        let result = loop {
-            match self.committed.poll(Duration::from_millis(50)) {
-                Some(Ok(record)) => {
-                    if record.offset() >= end {
-                        break Ok(());
-                    }
-                    // Time passing only counts while nothing comes.
-                    deadline = Instant::now() + 2 * self.shared.config.stream.transaction_timeout.0 + Duration::from_secs(5);
-                    let key = record.key().and_then(|k| std::str::from_utf8(k).ok()).unwrap_or_default();
-                    if show(key, record.payload(), record.offset())? {
-                        break Ok(());
-                    }
-                }
-                // An end-of-file event also comes at the last stable offset: it counts only past the watermark.
-                Some(Err(KafkaError::PartitionEOF(_))) if self.position(topic, task).is_some_and(|at| at >= end) => break Ok(()),
-                Some(Err(KafkaError::PartitionEOF(_))) | None => {}
-                Some(Err(error)) => warn!(partition = task.partition, %error, "reading the changelog"),
-            }
-            if Instant::now() > deadline || self.shared.is_stopping() {
-                break Err(RestoreError::Open { partition: task.partition, end });
-            }
-        };
-        let _ = self.committed.unassign();
-        result
+        let span = Span { topic, partition: task.partition, from: from.unwrap_or(low).max(low), end };
+        let patience = patience(&self.shared.config);
+        changelog::read(&self.committed, span, patience, || self.shared.is_stopping(), show).map_err(|error| match error {
+            ReadError::Open => RestoreError::Open { partition: task.partition, end },
+            ReadError::Kafka(source) => self.kafka(task, source),
+            ReadError::Shown(error) => error,
+        })
     }
+}
 
-    fn position(&self, topic: &str, task: TaskId) -> Option<i64> {
-        self.committed.position().ok()?.find_partition(topic, task.partition)?.offset().to_raw()
-    }
+/// How long an open transaction may hold up what is read: until it ended or timed out, with its coordinator's moment to say so.
+pub fn patience(config: &Config) -> Duration {
+    2 * config.stream.transaction_timeout.0 + Duration::from_secs(5)
 }
 
 /// Half of the changelog's `delete.retention.ms` (7 days): a store older than this may hold entities whose tombstones are gone.

@@ -164,7 +164,7 @@ impl Kafka {
         let undelivered = Undelivered::default();
         let mut config = self.client_config();
         config.set("enable.idempotence", "true").set("partitioner", "murmur2_random").set("linger.ms", "5");
-        config.set("batch.size", "1000000").set("queue.buffering.max.messages", "500000");
+        config.set("message.max.bytes", "16000000").set("batch.size", "1000000").set("queue.buffering.max.messages", "500000");
         let producer: BaseProducer<Undelivered> = config.create_with_context(undelivered.clone())?;
         let mut sent = 0;
         for record in records {

@@ -40,6 +40,7 @@ pub struct Line {
     pub folder: tempfile::TempDir,
     pub keyed: bool,
     pub emit_all: bool,
+    partitions: i32,
 }
 
 /// A process of the line.
@@ -58,13 +59,10 @@ impl Line {
         let app = unique("line");
         let input = format!("{app}.requests");
         kafka.create_topic(&input, setup.input_partitions, &[("message.timestamp.type", "CreateTime"), ("retention.ms", "-1"), ("max.message.bytes", "4000000")])?;
-        let line = Line { kafka, app, input, folder: tempfile::tempdir()?, keyed: setup.keyed, emit_all: setup.emit_all };
+        let line = Line { kafka, app, input, folder: tempfile::tempdir()?, keyed: setup.keyed, emit_all: setup.emit_all, partitions: setup.task_partitions };
         std::fs::write(line.file("flags.json"), &setup.flags)?;
         std::fs::write(line.file("settings.json"), &setup.settings)?;
-        let partitions = setup.task_partitions.to_string();
-        let mut settings = line.settings("setup");
-        settings.push(("TRIPLINE_TOPICS__PARTITIONS".into(), partitions));
-        let done = line.command(&["topics", "apply"], &settings)?;
+        let done = line.command(&["topics", "apply"], &line.settings("setup"))?;
         ensure!(done.status.success(), "topics apply: {}", String::from_utf8_lossy(&done.stderr));
         Ok(line)
     }
@@ -89,6 +87,7 @@ impl Line {
             ("KAFKA__BOOTSTRAP_SERVERS", self.kafka.bootstrap().to_owned()),
             ("INPUT__TOPICS", self.input.clone()),
             ("INPUT__KEYED_BY", if self.keyed { "actor" } else { "none" }.to_owned()),
+            ("TOPICS__PARTITIONS", self.partitions.to_string()),
             ("TOPICS__DECISIONS", self.topic("decisions")),
             ("TOPICS__ALERTS", self.topic("alerts")),
             ("TOPICS__DEAD_LETTERS", self.topic("dead-letters")),

@@ -52,7 +52,7 @@ fn offsets_that_are_not_ours_stop_the_task_until_the_changelog_is_adopted() -> R
     line.settle()?;
     running.stop()?;
     // Static members leave no word: their place is free after the session's time.
-    wait_until(Duration::from_secs(30), "the group is empty", || set_offset(&line, 0, 7).is_ok())?;
+    wait_until(Duration::from_secs(30), "the group is empty", || set_offset(&line, 0, 7).inspect_err(|e| eprintln!("{e:#}")).is_ok())?;
     let mut stopped = line.start_with("one", "detect", &[("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "3s")])?;
     wait_until(PATIENCE, "the process stops", || stopped.worker.exit_status().is_some())?;
     let log = stopped.worker.log_tail(20);

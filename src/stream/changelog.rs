@@ -1,0 +1,114 @@
+//! Reading one changelog partition: what is committed, up to the high watermark.
+//!
+//! It takes two clients, for a client's isolation level decides which end of a partition it is told: one reads committed
+//! data and the group's offsets, the other only knows where the partition really ends.
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::Message;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+/// Keeps quiet: whoever asks says what failed.
+pub struct Quiet;
+impl ClientContext for Quiet {}
+impl ConsumerContext for Quiet {}
+
+/// What a client gets to see, and which end of a partition it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Committed records and stable offsets.
+    Committed,
+    /// High watermarks, whatever is open below them.
+    Uncommitted,
+}
+
+/// A client that reads as `group` without being a member of it.
+pub fn client(base: &ClientConfig, group: &str, isolation: Isolation) -> KafkaResult<BaseConsumer<Quiet>> {
+    let isolation = if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" };
+    let mut config = base.clone();
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", isolation)
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "50")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("queued.max.messages.kbytes", "16384");
+    config.create_with_context(Quiet)
+}
+
+/// Which records to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Span<'a> {
+    /// The changelog.
+    pub topic: &'a str,
+    /// Its partition.
+    pub partition: i32,
+    /// The first offset.
+    pub from: i64,
+    /// The high watermark, taken once: reading ends before it.
+    pub end: i64,
+}
+
+/// Why a span was not read to its end. `E` is what the reader of the records found.
+#[derive(Debug)]
+pub enum ReadError<E> {
+    /// For too long nothing came, though the end was not reached; or the process stops.
+    Open,
+    /// The client refused.
+    Kafka(KafkaError),
+    /// The records were refused.
+    Shown(E),
+}
+
+/// Shows the committed records of a span as key, value and offset. `show` answers whether it has seen enough. `patience` is
+/// how long to wait while nothing comes: an open transaction ends or times out within it.
+pub fn read<C: ConsumerContext, E>(
+    consumer: &BaseConsumer<C>,
+    span: Span<'_>,
+    patience: Duration,
+    is_stopping: impl Fn() -> bool,
+    mut show: impl FnMut(&str, Option<&[u8]>, i64) -> Result<bool, E>,
+) -> Result<(), ReadError<E>> {
+    if span.from >= span.end {
+        return Ok(());
+    }
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(span.topic, span.partition, Offset::Offset(span.from)).map_err(ReadError::Kafka)?;
+    consumer.assign(&list).map_err(ReadError::Kafka)?;
+    let mut deadline = Instant::now() + patience;
+    let result = loop {
+        match consumer.poll(Duration::from_millis(50)) {
+            Some(Ok(record)) => {
+                if record.offset() >= span.end {
+                    break Ok(());
+                }
+                // Time passing only counts while nothing comes.
+                deadline = Instant::now() + patience;
+                let key = record.key().and_then(|k| std::str::from_utf8(k).ok()).unwrap_or_default();
+                match show(key, record.payload(), record.offset()) {
+                    Ok(false) => {}
+                    Ok(true) => break Ok(()),
+                    Err(error) => break Err(ReadError::Shown(error)),
+                }
+            }
+            // An end-of-file event also comes at the last stable offset: it counts only past the watermark.
+            Some(Err(KafkaError::PartitionEOF(_))) if position(consumer, span).is_some_and(|at| at >= span.end) => break Ok(()),
+            Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+            Some(Err(error)) => warn!(partition = span.partition, %error, "reading the changelog"),
+        }
+        if Instant::now() > deadline || is_stopping() {
+            break Err(ReadError::Open);
+        }
+    };
+    let _ = consumer.unassign();
+    result
+}
+
+fn position<C: ConsumerContext>(consumer: &BaseConsumer<C>, span: Span<'_>) -> Option<i64> {
+    consumer.position().ok()?.find_partition(span.topic, span.partition)?.offset().to_raw()
+}
