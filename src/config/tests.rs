@@ -262,7 +262,7 @@ fn the_schema_in_the_repository_is_the_codes() {
 
 #[test]
 fn the_table_in_the_docs_is_the_codes() {
-    const MARK: &str = "<!-- From here on generated from the code: UPDATE=1 cargo test -p tripline --lib config -->\n";
+    const MARK: &str = "<!-- From here on generated from the code: UPDATE=1 cargo test --release --workspace config:: -->\n";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let found = fs::read_to_string(&path).expect("docs/configuration.md");
     let (before, _) = found.split_once(MARK).expect("the mark in docs/configuration.md");

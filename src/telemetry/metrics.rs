@@ -356,7 +356,7 @@ impl CommitMetrics {
 impl RestoreMetrics {
     fn new(t: &mut Table) -> RestoreMetrics {
         let records = t.counter("restore_records", "Changelog records applied while restoring.");
-        let seconds = t.histogram("restore", Some(Unit::Seconds), &RESTORE_SECONDS, "Time from the assignment of a task until it runs.");
+        let seconds = t.histogram("restore", Some(Unit::Seconds), &RESTORE_SECONDS, "Time of one task's restore, once its turn has come.");
         RestoreMetrics { records, seconds }
     }
 }
