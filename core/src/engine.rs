@@ -163,7 +163,11 @@ impl Engine {
         decision.category = Some(profile.category);
         decision.user_message.clone_from(&signal.user_message);
         decision.internal_message.clone_from(&signal.internal_message);
-        decision.contributions.push(Contribution { rule: format!("{}@{}", rule.id, rule.version), points: profile.risk_score, why: why(signal, firing) });
+        decision.contributions.push(Contribution {
+            rule: format!("{}@{}", rule.id, rule.version),
+            points: profile.risk_score,
+            why: why(signal, firing),
+        });
         let mut metadata: Map<_, _> = if signal.metadata_from_data { event.data.clone() } else { Map::new() };
         for (name, recorded) in &signal.metadata {
             let value = match recorded {

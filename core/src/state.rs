@@ -187,7 +187,8 @@ impl ActorState {
 
     /// Roughly the bytes it takes in memory.
     pub fn memory_bytes(&self) -> usize {
-        let times: usize = self.slots.iter().map(|s| if let Memory::Sliding { times_ms, .. } = &s.memory { times_ms.capacity() * 8 } else { 0 }).sum();
+        let times: usize =
+            self.slots.iter().map(|s| if let Memory::Sliding { times_ms, .. } = &s.memory { times_ms.capacity() * 8 } else { 0 }).sum();
         size_of::<ActorState>() + self.slots.capacity() * size_of::<Slot>() + self.seen.capacity() * 8 + times
     }
 }

@@ -79,7 +79,11 @@ impl World {
                 Effect::Apply(id, committed) => {
                     assert_eq!(self.kafka.committed.get(&id), Some(&committed), "applied what is not committed");
                     p.applied.insert(id, p.memory[&id].clone());
-                    assert_eq!(p.applied[&id], (0..committed.next_offset).collect::<Vec<_>>(), "the store is the fold of what is committed");
+                    assert_eq!(
+                        p.applied[&id],
+                        (0..committed.next_offset).collect::<Vec<_>>(),
+                        "the store is the fold of what is committed"
+                    );
                     None
                 }
                 Effect::Drop(id) => {

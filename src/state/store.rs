@@ -3,7 +3,9 @@
 //! Key layout (frozen, promise 10): `a` + entity key → encoded actor state; `m` → what the store says of itself
 //! ([`Local`], JSON). State and `m` are written in one batch, so the store always stands at exactly one commit.
 
-use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch, WriteBufferManager, WriteOptions};
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch, WriteBufferManager, WriteOptions,
+};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use tripline_core::protocol::start::Local;

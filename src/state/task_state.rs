@@ -148,7 +148,11 @@ impl TaskState {
     }
 }
 
-fn load(store: &TaskStore, unwritten: &HashMap<Box<str>, Encoded, foldhash::fast::RandomState>, entity: &str) -> Result<ActorState, StoreError> {
+fn load(
+    store: &TaskStore,
+    unwritten: &HashMap<Box<str>, Encoded, foldhash::fast::RandomState>,
+    entity: &str,
+) -> Result<ActorState, StoreError> {
     let decoded = match unwritten.get(entity) {
         Some(Some(bytes)) => ActorState::decode(bytes),
         Some(None) => return Ok(ActorState::default()),
@@ -280,7 +284,12 @@ mod tests {
         state.sweep(10_000).expect("sweeps");
         touch(&mut state, "user:b", 10_000);
         let mut shown = Vec::new();
-        state.encode(|entity, bytes| { shown.push((entity.to_owned(), bytes.is_some())); Ok::<_, Infallible>(()) }).expect("encodes");
+        state
+            .encode(|entity, bytes| {
+                shown.push((entity.to_owned(), bytes.is_some()));
+                Ok::<_, Infallible>(())
+            })
+            .expect("encodes");
         state.commit(1 << 20);
         state.write(Some(&local(2))).expect("writes");
         assert_eq!(shown, [("user:b".to_owned(), true), ("user:a".to_owned(), false), ("user:c".to_owned(), false)]);

@@ -5,11 +5,11 @@
 //! to reach it.
 
 use super::Shared;
-use super::topics;
 use super::failpoints::{self, Point};
 use super::process::{Processor, Trouble, guarded};
 use super::producer::{LaneProducer, Outgoing, UNTAGGED};
 use super::restore::{self, Ready, RestoreError};
+use super::topics;
 use crate::state::TaskState;
 use crate::telemetry::metrics::LaneMetrics;
 use crate::telemetry::tally::Tally;
@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 use tripline_core::engine::Engine;
 use tripline_core::protocol::start::{LAYOUT, Local, Marker, Metadata};
-use tripline_core::rejection::Rejection;
 use tripline_core::protocol::{CommitId, Committed, Effect, Failure, Found, Input, Lane as Protocol, Phase, TaskId};
+use tripline_core::rejection::Rejection;
 
 /// Fenced this often within a minute means that another process has our identity.
 const FENCED_LIMIT: usize = 3;
@@ -67,7 +67,9 @@ pub enum LaneError {
     #[error("the thread that restores tasks could not start or has ended: please report it with the log")]
     Restorer,
     /// A position is gone.
-    #[error("the committed offset {offset} of {topic}/{partition} is outside what the topic has ({low}..{high}): records were deleted before they were read, or the topic was made anew")]
+    #[error(
+        "the committed offset {offset} of {topic}/{partition} is outside what the topic has ({low}..{high}): records were deleted before they were read, or the topic was made anew"
+    )]
     OutOfRange {
         /// The topic.
         topic: String,
@@ -364,7 +366,11 @@ impl Driver {
         let tasks = self.ids(list);
         if !tasks.is_empty() {
             let lost = consumer.assignment_lost();
-            if lost { self.shared.metrics.rebalances.lost.inc() } else { self.shared.metrics.rebalances.revoke.inc() };
+            if lost {
+                self.shared.metrics.rebalances.lost.inc()
+            } else {
+                self.shared.metrics.rebalances.revoke.inc()
+            };
             info!(lane = self.number, tasks = tasks.len(), lost, "partitions taken back");
             let _ = failpoints::reach(Point::InRevoke);
             self.tell_touched();
@@ -409,7 +415,9 @@ impl Driver {
                 task.last = Some(restore::fingerprint(record));
                 self.records += 1;
                 self.changed_bytes += changed;
-                if self.records >= self.shared.config.stream.max_records || self.changed_bytes >= self.shared.config.stream.max_changed_bytes.0 {
+                if self.records >= self.shared.config.stream.max_records
+                    || self.changed_bytes >= self.shared.config.stream.max_changed_bytes.0
+                {
                     self.seal(consumer);
                 }
             }
@@ -501,7 +509,9 @@ impl Driver {
         }
         match self.opened {
             Some(opened) => interval.saturating_sub(opened.elapsed()).clamp(Duration::from_millis(1), Duration::from_millis(50)),
-            None if self.connecting.is_some() || self.tasks.values().any(|t| t.seek.is_some()) || self.is_restoring() => Duration::from_millis(5),
+            None if self.connecting.is_some() || self.tasks.values().any(|t| t.seek.is_some()) || self.is_restoring() => {
+                Duration::from_millis(5)
+            }
             None => Duration::from_millis(50),
         }
     }
@@ -553,7 +563,8 @@ impl Driver {
         let restoring = self.protocol.tasks().filter(|id| !self.protocol.is_running(*id)).count();
         self.metrics.restoring.set(restoring as i64);
         self.metrics.running.set(self.tasks.len() as i64);
-        let (entries, bytes) = self.tasks.values().filter_map(|t| t.state.as_ref()).map(TaskState::cached).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let (entries, bytes) =
+            self.tasks.values().filter_map(|t| t.state.as_ref()).map(TaskState::cached).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         self.metrics.cache_entries.set(entries as i64);
         self.metrics.cache_bytes.set(bytes as i64);
         if self.producer.is_none() {
@@ -785,7 +796,12 @@ impl Driver {
         self.producer.as_ref().is_some_and(|p| p.abort().is_ok())
     }
 
-    fn commit(&mut self, consumer: Option<&BaseConsumer<Context>>, attempt: CommitId, targets: &[(TaskId, Committed)]) -> Result<(), Failure> {
+    fn commit(
+        &mut self,
+        consumer: Option<&BaseConsumer<Context>>,
+        attempt: CommitId,
+        targets: &[(TaskId, Committed)],
+    ) -> Result<(), Failure> {
         let started = Instant::now();
         failpoints::reach(Point::BeforeSeal)?;
         let producer = self.producer.take().ok_or(Failure::InDoubt)?;
@@ -951,7 +967,8 @@ impl Driver {
 /// Connects, again and again while brokers are away; a wrong property fails at once.
 fn connect_producer(shared: &Shared, id: &str) -> Result<LaneProducer, KafkaError> {
     loop {
-        match LaneProducer::connect(&shared.base, id, shared.config.stream.transaction_timeout.0, topics::max_record_bytes(&shared.config)) {
+        match LaneProducer::connect(&shared.base, id, shared.config.stream.transaction_timeout.0, topics::max_record_bytes(&shared.config))
+        {
             Err(KafkaError::Transaction(error)) if !shared.is_stopping() => {
                 warn!(%error, "init_transactions failed, tried again");
                 std::thread::sleep(Duration::from_millis(500));
@@ -1004,11 +1021,28 @@ impl Task {
     }
 
     /// Changed states, then the marker, to the task's changelog partition; an epoch when rules or flags changed.
-    fn seal(&mut self, shared: &Shared, producer: &LaneProducer, engine: &Engine, id: TaskId, target: Committed, tag: usize, tally: &mut Tally) -> Result<(), Failure> {
+    fn seal(
+        &mut self,
+        shared: &Shared,
+        producer: &LaneProducer,
+        engine: &Engine,
+        id: TaskId,
+        target: Committed,
+        tag: usize,
+        tally: &mut Tally,
+    ) -> Result<(), Failure> {
         let timestamp_ms = self.stream_time_ms;
         let partition = id.partition.rem_euclid(shared.partitions.max(1));
         let record = |key: &str, value: Option<&[u8]>, tag: usize| {
-            producer.send(&Outgoing { topic: &shared.changelog, partition, key: Some(key.as_bytes()), value, timestamp_ms, headers: &[], tag })
+            producer.send(&Outgoing {
+                topic: &shared.changelog,
+                partition,
+                key: Some(key.as_bytes()),
+                value,
+                timestamp_ms,
+                headers: &[],
+                tag,
+            })
         };
         let mut states = 0;
         if let Some(state) = &mut self.state {
@@ -1046,17 +1080,25 @@ impl Task {
     }
 
     /// The digests of rules and flags that decided this task's records up to here from the last commit on.
-    fn epoch(&self, shared: &Shared, producer: &LaneProducer, id: TaskId, target: Committed, digests: &(String, String)) -> Result<(), Failure> {
+    fn epoch(
+        &self,
+        shared: &Shared,
+        producer: &LaneProducer,
+        id: TaskId,
+        target: Committed,
+        digests: &(String, String),
+    ) -> Result<(), Failure> {
         let epoch = serde_json::json!({
             "v": LAYOUT, "task": id.partition, "topic": shared.topic(id), "seq": target.seq, "first_offset": self.committed_next,
             "rules": digests.0, "flags": digests.1,
         });
         let key = restore::marker_key(None, id.partition);
+        let (topic, value) = (shared.config.epochs_topic(), epoch.to_string());
         let record = Outgoing {
-            topic: &shared.config.epochs_topic(),
+            topic: &topic,
             partition: 0,
             key: Some(key.as_bytes()),
-            value: Some(epoch.to_string().as_bytes()),
+            value: Some(value.as_bytes()),
             timestamp_ms: self.stream_time_ms,
             headers: &[],
             tag: UNTAGGED,

@@ -27,7 +27,15 @@ impl Outputs {
 
     fn send(&self, producer: &LaneProducer, topic: &str, timestamp_ms: i64, headers: &[(&str, &[u8])]) -> Result<(), SendError> {
         let partition = murmur2_partition(self.key.as_bytes(), self.shared.partitions_of(topic));
-        producer.send(&Outgoing { topic, partition, key: Some(self.key.as_bytes()), value: Some(&self.value), timestamp_ms, headers, tag: UNTAGGED })
+        producer.send(&Outgoing {
+            topic,
+            partition,
+            key: Some(self.key.as_bytes()),
+            value: Some(&self.value),
+            timestamp_ms,
+            headers,
+            tag: UNTAGGED,
+        })
     }
 
     fn json(&mut self, value: &impl serde::Serialize) -> Result<(), SendError> {
@@ -67,7 +75,14 @@ impl Outputs {
         self.observation_to(producer, observation, timestamp_ms, topic, shared.partitions_of(topic))
     }
 
-    fn observation_to(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64, topic: &str, partitions: i32) -> Result<(), SendError> {
+    fn observation_to(
+        &mut self,
+        producer: &LaneProducer,
+        observation: &Observation<'_>,
+        timestamp_ms: i64,
+        topic: &str,
+        partitions: i32,
+    ) -> Result<(), SendError> {
         self.key.clear();
         observation.entity.write_key(&mut self.key);
         self.value.clear();
@@ -85,7 +100,13 @@ impl Outputs {
     }
 
     /// The record that says why another could not become an event: original bytes, or their digest when they are too many.
-    pub fn dead_letter(&self, producer: &LaneProducer, record: &BorrowedMessage<'_>, rejection: &Rejection, stage: &str) -> Result<(), SendError> {
+    pub fn dead_letter(
+        &self,
+        producer: &LaneProducer,
+        record: &BorrowedMessage<'_>,
+        rejection: &Rejection,
+        stage: &str,
+    ) -> Result<(), SendError> {
         let shared = &self.shared;
         let timestamp_ms = record.timestamp().to_millis().unwrap_or(0);
         let (partition, offset, timestamp) = (record.partition().to_string(), record.offset().to_string(), timestamp_ms.to_string());

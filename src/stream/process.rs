@@ -33,7 +33,9 @@ pub enum Trouble {
 impl From<SendError> for Trouble {
     fn from(error: SendError) -> Trouble {
         match error {
-            SendError::TooLarge => Trouble::Hopeless(Rejection::new(Reason::TooLarge, "what is decided about it is larger than a topic takes")),
+            SendError::TooLarge => {
+                Trouble::Hopeless(Rejection::new(Reason::TooLarge, "what is decided about it is larger than a topic takes"))
+            }
             SendError::Failed(failure) => Trouble::Transaction(failure),
         }
     }
@@ -59,11 +61,23 @@ pub struct Processor {
 impl Processor {
     /// For a lane.
     pub fn new(shared: Arc<Shared>) -> Processor {
-        Processor { outputs: Outputs::new(shared.clone()), shared, selection: Selection::default(), decisions: Vec::new(), key: String::new() }
+        Processor {
+            outputs: Outputs::new(shared.clone()),
+            shared,
+            selection: Selection::default(),
+            decisions: Vec::new(),
+            key: String::new(),
+        }
     }
 
     /// Routes a record of an input topic: decode, address, hand on.
-    pub fn route(&mut self, record: &BorrowedMessage<'_>, engine: &Engine, producer: &LaneProducer, tally: &mut Tally) -> Result<(), Trouble> {
+    pub fn route(
+        &mut self,
+        record: &BorrowedMessage<'_>,
+        engine: &Engine,
+        producer: &LaneProducer,
+        tally: &mut Tally,
+    ) -> Result<(), Trouble> {
         let event = match self.decode(record) {
             Ok(event) => event,
             Err(rejection) => {
@@ -135,16 +149,29 @@ impl Processor {
     }
 
     /// A record that could not be finished before: it goes to the dead letters without being looked at again.
-    pub fn give_up(&self, record: &BorrowedMessage<'_>, rejection: &Rejection, stage: &str, producer: &LaneProducer, tally: &mut Tally) -> Result<(), Trouble> {
+    pub fn give_up(
+        &self,
+        record: &BorrowedMessage<'_>,
+        rejection: &Rejection,
+        stage: &str,
+        producer: &LaneProducer,
+        tally: &mut Tally,
+    ) -> Result<(), Trouble> {
         self.outputs.dead_letter(producer, record, rejection, stage)?;
-        if stage == "router" { tally.reject_input(rejection.reason) } else { tally.reject(rejection.reason) }
+        if stage == "router" {
+            tally.reject_input(rejection.reason)
+        } else {
+            tally.reject(rejection.reason)
+        }
         Ok(())
     }
 
     fn decode<'m>(&self, record: &'m BorrowedMessage<'_>) -> Result<Event<'m>, Rejection> {
         let limit = self.shared.config.input.max_value_bytes.0;
         match record.payload() {
-            Some(value) if value.len() > limit => Err(Rejection::new(Reason::TooLarge, format!("{} bytes, the limit is {limit} (input.max_value_bytes)", value.len()))),
+            Some(value) if value.len() > limit => {
+                Err(Rejection::new(Reason::TooLarge, format!("{} bytes, the limit is {limit} (input.max_value_bytes)", value.len())))
+            }
             value => Event::decode(value),
         }
     }

@@ -106,7 +106,12 @@ impl std::fmt::Debug for LaneProducer {
 
 impl LaneProducer {
     /// Builds the producer and fences every earlier one of the same id; a transaction it left open is aborted by that.
-    pub fn connect(base: &ClientConfig, transactional_id: &str, timeout: Duration, largest_bytes: usize) -> Result<LaneProducer, KafkaError> {
+    pub fn connect(
+        base: &ClientConfig,
+        transactional_id: &str,
+        timeout: Duration,
+        largest_bytes: usize,
+    ) -> Result<LaneProducer, KafkaError> {
         let mut config = base.clone();
         config
             .set("transactional.id", transactional_id)
@@ -159,7 +164,11 @@ impl LaneProducer {
                 }
                 Err((error, _)) => {
                     warn!(topic = record.topic, %error, "could not produce");
-                    return Err(SendError::Failed(if self.inner.client().fatal_error().is_some() { Failure::InDoubt } else { Failure::Abortable }));
+                    return Err(SendError::Failed(if self.inner.client().fatal_error().is_some() {
+                        Failure::InDoubt
+                    } else {
+                        Failure::Abortable
+                    }));
                 }
             }
         }
@@ -194,7 +203,9 @@ impl LaneProducer {
         loop {
             match self.inner.send_offsets_to_transaction(offsets, group, self.timeout) {
                 Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20))
+                }
                 // Normal around a rebalance: the group moved on between two looks at it. Not worth a warning.
                 Err(error) => return Err(triage("send offsets", &error)),
             }
@@ -213,7 +224,10 @@ impl LaneProducer {
 
     /// Whether this producer was fenced by another with the same id.
     pub fn is_fenced(&self) -> bool {
-        matches!(self.inner.client().fatal_error(), Some((RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch, _)))
+        matches!(
+            self.inner.client().fatal_error(),
+            Some((RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch, _))
+        )
     }
 }
 

@@ -78,7 +78,9 @@ pub struct Ready {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// An operator has to look.
-    #[error("task {topic}/{partition} does not start: {source}; if the changelog is right, run `tripline state adopt --topic {topic} --partition {partition}`")]
+    #[error(
+        "task {topic}/{partition} does not start: {source}; if the changelog is right, run `tripline state adopt --topic {topic} --partition {partition}`"
+    )]
     Halt {
         /// The input topic.
         topic: String,
@@ -99,7 +101,9 @@ pub enum RestoreError {
         partition: i32,
     },
     /// The changelog cannot be read to its end.
-    #[error("changelog partition {partition} stays open below offset {end}: a transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging")]
+    #[error(
+        "changelog partition {partition} stays open below offset {end}: a transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging"
+    )]
     Open {
         /// The partition.
         partition: i32,
@@ -139,7 +143,11 @@ pub fn serve(shared: &Arc<Shared>, requests: &Receiver<Request>, answers: &Sende
             // A client that cannot even be created: every request gets the reason.
             let text = source.to_string();
             for Request { task, generation } in requests {
-                let error = RestoreError::Kafka { topic: shared.topic(task).to_owned(), partition: task.partition, source: KafkaError::ClientCreation(text.clone()) };
+                let error = RestoreError::Kafka {
+                    topic: shared.topic(task).to_owned(),
+                    partition: task.partition,
+                    source: KafkaError::ClientCreation(text.clone()),
+                };
                 if answers.send(Answer { task, generation, outcome: Err(error) }).is_err() {
                     return;
                 }
@@ -315,7 +323,8 @@ impl Restorer {
         let mut state = TaskState::new(open()?);
         let local = state.store().local()?;
         let too_old_ms = now_ms() - DISCARD_AFTER_MS;
-        let plan = start::plan(offset, metadata.as_ref(), local.as_ref(), too_old_ms, self.shared.partitions).map_err(|h| self.halt(task, h))?;
+        let plan =
+            start::plan(offset, metadata.as_ref(), local.as_ref(), too_old_ms, self.shared.partitions).map_err(|h| self.halt(task, h))?;
         match plan {
             Plan::Ready(next_offset) => {
                 let marker_offset = local.map_or(-1, |l| l.marker_offset);
@@ -328,7 +337,9 @@ impl Restorer {
                     TaskStore::destroy(&path)?;
                     state = TaskState::new(open()?);
                 }
-                let (Some(offset), Some(metadata)) = (offset, metadata) else { return Err(self.halt(task, Halt::ForeignOffset { marker: 0 })) };
+                let (Some(offset), Some(metadata)) = (offset, metadata) else {
+                    return Err(self.halt(task, Halt::ForeignOffset { marker: 0 }));
+                };
                 let (marker, marker_offset) = self.apply_changelog(task, &mut state, from, &metadata)?;
                 state.write(Some(&local_of(&metadata, marker_offset)))?;
                 self.ready(task, state, Some(metadata), offset, marker_offset, Some((marker.rules, marker.flags)))
@@ -361,7 +372,13 @@ impl Restorer {
     }
 
     /// Applies the changelog from `from` until the marker of the metadata. Values are absolute: applying one twice is harmless.
-    fn apply_changelog(&self, task: TaskId, state: &mut TaskState, from: Option<i64>, metadata: &Metadata) -> Result<(Marker, i64), RestoreError> {
+    fn apply_changelog(
+        &self,
+        task: TaskId,
+        state: &mut TaskState,
+        from: Option<i64>,
+        metadata: &Metadata,
+    ) -> Result<(Marker, i64), RestoreError> {
         let mut found = None;
         let mut count = 0u64;
         self.read_changelog(task, from, |key, value, offset| {
@@ -442,7 +459,13 @@ fn position(metadata: &Metadata, next_offset: i64) -> Committed {
 }
 
 fn local_of(metadata: &Metadata, marker_offset: i64) -> Local {
-    Local { history: metadata.history.clone(), seq: metadata.seq, commit_id: metadata.commit_id.clone(), marker_offset, marker_time_ms: now_ms() }
+    Local {
+        history: metadata.history.clone(),
+        seq: metadata.seq,
+        commit_id: metadata.commit_id.clone(),
+        marker_offset,
+        marker_time_ms: now_ms(),
+    }
 }
 
 /// What a record looks like, for [`Metadata::fingerprint`].

@@ -219,7 +219,13 @@ fn start_lanes(shared: &Arc<Shared>, ended: &mpsc::UnboundedSender<Ended>) -> Re
     Ok(lanes)
 }
 
-fn start_sink(config: &Config, metrics: &Arc<Metrics>, health: &Arc<Health>, stopping: &watch::Receiver<bool>, ended: &mpsc::UnboundedSender<Ended>) {
+fn start_sink(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+    stopping: &watch::Receiver<bool>,
+    ended: &mpsc::UnboundedSender<Ended>,
+) {
     let counters = Arc::new(SinkCounters::default());
     health.started("sink");
     health.ready("sink");

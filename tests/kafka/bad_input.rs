@@ -35,12 +35,24 @@ fn malformed_records(count: usize, partitions: i32, limit: usize) -> Vec<(String
             let samples = malformed::samples(kind);
             let sample = &samples[round % samples.len()];
             let value = match *kind {
-                "large_value" => Some(format!("{{\"event_type\":\"x\",\"event_time\":1770000000000,\"data\":{{\"a\":\"{}\"}}}}", "x".repeat(limit)).into_bytes()),
+                "large_value" => Some(
+                    format!("{{\"event_type\":\"x\",\"event_time\":1770000000000,\"data\":{{\"a\":\"{}\"}}}}", "x".repeat(limit))
+                        .into_bytes(),
+                ),
                 _ => sample.value.clone(),
             };
             let key = sample.key.clone().unwrap_or_default();
             let partition = murmur2_partition(&key, partitions);
-            records.push(((*kind).to_owned(), Record { key: sample.key.clone(), value, partition: Some(partition), timestamp_ms: Some(1_770_000_000_000), headers: Vec::new() }));
+            records.push((
+                (*kind).to_owned(),
+                Record {
+                    key: sample.key.clone(),
+                    value,
+                    partition: Some(partition),
+                    timestamp_ms: Some(1_770_000_000_000),
+                    headers: Vec::new(),
+                },
+            ));
         }
     }
     records
@@ -97,7 +109,8 @@ fn check(keyed: bool) -> Result<()> {
         }
         ensure!(found.insert(at, header("tripline-reason")).is_none(), "{at:?} has two dead letters");
     }
-    let wrong: Vec<_> = rejected.iter().filter(|(at, reason)| found.get(*at) != Some(*reason)).map(|(at, reason)| (at, reason, found.get(at))).collect();
+    let wrong: Vec<_> =
+        rejected.iter().filter(|(at, reason)| found.get(*at) != Some(*reason)).map(|(at, reason)| (at, reason, found.get(at))).collect();
     ensure!(wrong.is_empty(), "{} records have another outcome than the table says: {:?}", wrong.len(), &wrong[..wrong.len().min(5)]);
     ensure!(found.len() == rejected.len(), "{} dead letters, {} expected", found.len(), rejected.len());
     let metrics = running.metrics()?;

@@ -24,7 +24,14 @@ pub struct Setup {
 
 impl Setup {
     pub fn keyed(partitions: i32) -> Setup {
-        Setup { keyed: true, input_partitions: partitions, task_partitions: partitions, emit_all: false, flags: FLAGS_ON.into(), settings: "{}".into() }
+        Setup {
+            keyed: true,
+            input_partitions: partitions,
+            task_partitions: partitions,
+            emit_all: false,
+            flags: FLAGS_ON.into(),
+            settings: "{}".into(),
+        }
     }
 
     pub fn routed(input_partitions: i32, task_partitions: i32) -> Setup {
@@ -58,8 +65,20 @@ impl Line {
         let kafka = Kafka::shared();
         let app = unique("line");
         let input = format!("{app}.requests");
-        kafka.create_topic(&input, setup.input_partitions, &[("message.timestamp.type", "CreateTime"), ("retention.ms", "-1"), ("max.message.bytes", "4000000")])?;
-        let line = Line { kafka, app, input, folder: tempfile::tempdir()?, keyed: setup.keyed, emit_all: setup.emit_all, partitions: setup.task_partitions };
+        kafka.create_topic(
+            &input,
+            setup.input_partitions,
+            &[("message.timestamp.type", "CreateTime"), ("retention.ms", "-1"), ("max.message.bytes", "4000000")],
+        )?;
+        let line = Line {
+            kafka,
+            app,
+            input,
+            folder: tempfile::tempdir()?,
+            keyed: setup.keyed,
+            emit_all: setup.emit_all,
+            partitions: setup.task_partitions,
+        };
         std::fs::write(line.file("flags.json"), &setup.flags)?;
         std::fs::write(line.file("settings.json"), &setup.settings)?;
         let done = line.command(&["topics", "apply"], &line.settings("setup"))?;
@@ -160,10 +179,11 @@ impl Line {
         for topic in topics {
             let committed = self.kafka.committed_offsets(&self.app, &topic)?;
             // The last offset of a partition may be a transaction's own record, which is not consumed but passed over.
-            let last: BTreeMap<i32, i64> = self.kafka.read_committed(&topic)?.iter().map(|r| (r.partition, r.offset)).fold(BTreeMap::new(), |mut m, (p, o)| {
-                m.insert(p, o.max(m.get(&p).copied().unwrap_or(-1)));
-                m
-            });
+            let last: BTreeMap<i32, i64> =
+                self.kafka.read_committed(&topic)?.iter().map(|r| (r.partition, r.offset)).fold(BTreeMap::new(), |mut m, (p, o)| {
+                    m.insert(p, o.max(m.get(&p).copied().unwrap_or(-1)));
+                    m
+                });
             if last.iter().any(|(partition, offset)| committed.get(partition).is_none_or(|c| c <= offset)) {
                 return Ok(false);
             }
@@ -177,7 +197,12 @@ impl Line {
 
     /// Committed decisions by id; an id that stands twice is an error.
     pub fn decisions(&self) -> Result<BTreeMap<String, Value>> {
-        by_id(self.read("decisions")?.iter().map(|r| serde_json::from_slice(r.value.as_deref().unwrap_or_default())).collect::<Result<Vec<Value>, _>>()?)
+        by_id(
+            self.read("decisions")?
+                .iter()
+                .map(|r| serde_json::from_slice(r.value.as_deref().unwrap_or_default()))
+                .collect::<Result<Vec<Value>, _>>()?,
+        )
     }
 
     /// What `replay` says of the same events.
@@ -259,7 +284,10 @@ pub fn assert_equal(found: &BTreeMap<String, Value>, expected: &BTreeMap<String,
 
 pub fn actor(event: &Value) -> String {
     let text = |name: &str| event[name].as_str().filter(|t| !t.is_empty()).map(str::to_owned);
-    text("user_id").map(|u| format!("user:{u}")).or_else(|| text("ip_address").map(|ip| format!("ip:{ip}"))).unwrap_or_else(|| "anon".to_owned())
+    text("user_id")
+        .map(|u| format!("user:{u}"))
+        .or_else(|| text("ip_address").map(|ip| format!("ip:{ip}")))
+        .unwrap_or_else(|| "anon".to_owned())
 }
 
 fn time_ms(event: &Value) -> i64 {

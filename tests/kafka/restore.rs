@@ -46,14 +46,19 @@ fn offsets_that_are_not_ours_stop_the_task_until_the_changelog_is_adopted() -> R
     let line = Line::new(&Setup::keyed(1))?;
     let events = generated(52, 4_000)?;
     let (first, second) = halves(&events);
-    let mut running = line.start_with("one", "detect,sink", &[("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "3s")])?;
+    let mut running = line.start_with(
+        "one",
+        "detect,sink",
+        &[("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "3s")],
+    )?;
     running.worker.wait_ready(&running.admin, PATIENCE)?;
     line.produce(first)?;
     line.settle()?;
     running.stop()?;
     // Static members leave no word: their place is free after the session's time.
     wait_until(Duration::from_secs(30), "the group is empty", || set_offset(&line, 0, 7).inspect_err(|e| eprintln!("{e:#}")).is_ok())?;
-    let mut stopped = line.start_with("one", "detect", &[("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "3s")])?;
+    let mut stopped =
+        line.start_with("one", "detect", &[("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "3s")])?;
     wait_until(PATIENCE, "the process stops", || stopped.worker.exit_status().is_some())?;
     let log = stopped.worker.log_tail(20);
     ensure!(stopped.worker.exit_status().and_then(|s| s.code()) == Some(4), "exit code 4 expected:\n{log}");
@@ -77,9 +82,13 @@ fn rules_and_flags_change_between_transactions_and_are_recorded() -> Result<()> 
     line.settle()?;
     // Broken: the old flags stay, and the log says so.
     std::fs::write(line.file("flags.json"), "{ this is not a flags file")?;
-    wait_until(PATIENCE, "the broken file is reported", || running.metrics().is_ok_and(|m| m.sum("tripline_reloads_total", &[("result", "failed")]) >= 1.0))?;
+    wait_until(PATIENCE, "the broken file is reported", || {
+        running.metrics().is_ok_and(|m| m.sum("tripline_reloads_total", &[("result", "failed")]) >= 1.0)
+    })?;
     std::fs::write(line.file("flags.json"), r#"{"ANOMALY_DETECTION_ENABLED": true}"#)?;
-    wait_until(PATIENCE, "the new flags are taken up", || running.metrics().is_ok_and(|m| m.sum("tripline_reloads_total", &[("result", "ok")]) >= 1.0))?;
+    wait_until(PATIENCE, "the new flags are taken up", || {
+        running.metrics().is_ok_and(|m| m.sum("tripline_reloads_total", &[("result", "ok")]) >= 1.0)
+    })?;
     line.produce(second)?;
     line.settle()?;
     let found = line.decisions()?;

@@ -78,7 +78,9 @@ fn sliding(rule: &Rule, sub: u64, event_ms: i64, state: &mut ActorState, spec: S
 /// Inserts a time in order and answers whether the rule fires.
 fn slide(times_ms: &mut Vec<i64>, on: &mut bool, fired_ms: &mut i64, event_ms: i64, once_per_ms: i64, spec: Spec) -> Option<Fired> {
     let k = spec.at_least as usize;
-    let window = |end_ms: i64, times: &[i64]| times.partition_point(|t| *t <= end_ms) - times.partition_point(|t| *t <= end_ms.saturating_sub(spec.within_ms));
+    let window = |end_ms: i64, times: &[i64]| {
+        times.partition_point(|t| *t <= end_ms) - times.partition_point(|t| *t <= end_ms.saturating_sub(spec.within_ms))
+    };
     // Just before this event the condition may have turned false by the passing of time alone.
     if window(event_ms, times_ms) < k {
         *on = false;
@@ -86,7 +88,12 @@ fn slide(times_ms: &mut Vec<i64>, on: &mut bool, fired_ms: &mut i64, event_ms: i
     let at = times_ms.partition_point(|t| *t <= event_ms);
     times_ms.insert(at, event_ms);
     // A straggler completes a window that ends at a later event: look at each stored window that contains it.
-    let completed = times_ms[at..].iter().take_while(|end| event_ms > end.saturating_sub(spec.within_ms)).map(|end| window(*end, times_ms)).max().unwrap_or(0);
+    let completed = times_ms[at..]
+        .iter()
+        .take_while(|end| event_ms > end.saturating_sub(spec.within_ms))
+        .map(|end| window(*end, times_ms))
+        .max()
+        .unwrap_or(0);
     let surplus = times_ms.len().saturating_sub(k + SPARE);
     times_ms.drain(..surplus);
     if completed < k {

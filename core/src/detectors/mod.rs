@@ -31,6 +31,8 @@ pub struct Verdict {
 pub fn observe(rule: &Rule, sub: u64, event_ms: i64, state: &mut ActorState) -> Verdict {
     match rule.detector {
         Detector::Match => matching::observe(rule, sub, event_ms, state),
-        Detector::Count { at_least, within_ms, window, firing } => count::observe(rule, sub, event_ms, state, count::Spec { at_least, within_ms, window, firing }),
+        Detector::Count { at_least, within_ms, window, firing } => {
+            count::observe(rule, sub, event_ms, state, count::Spec { at_least, within_ms, window, firing })
+        }
     }
 }

@@ -144,7 +144,13 @@ pub enum Halt {
 
 /// Decides from the committed offset, its metadata (if it is ours) and the local store. `discard_before_ms`: a store whose
 /// last marker is older and whose commit differs from the metadata's is rebuilt (its expired entities may be ghosts).
-pub fn plan(offset: Option<i64>, metadata: Option<&Metadata>, local: Option<&Local>, discard_before_ms: i64, partitions: i32) -> Result<Plan, Halt> {
+pub fn plan(
+    offset: Option<i64>,
+    metadata: Option<&Metadata>,
+    local: Option<&Local>,
+    discard_before_ms: i64,
+    partitions: i32,
+) -> Result<Plan, Halt> {
     let (Some(offset), Some(metadata)) = (offset, metadata) else { return Ok(Plan::SearchMarker) };
     if metadata.partitions != partitions {
         return Err(Halt::Partitions { written: metadata.partitions, found: partitions });
@@ -212,7 +218,15 @@ mod tests {
     use super::*;
 
     fn metadata(seq: u64, commit_id: u128) -> Metadata {
-        Metadata { v: 1, history: "h".into(), seq, commit_id: CommitId(commit_id).to_hex(), owner: "o".into(), partitions: 4, fingerprint: String::new() }
+        Metadata {
+            v: 1,
+            history: "h".into(),
+            seq,
+            commit_id: CommitId(commit_id).to_hex(),
+            owner: "o".into(),
+            partitions: 4,
+            fingerprint: String::new(),
+        }
     }
 
     fn local(seq: u64, commit_id: u128) -> Local {
@@ -251,7 +265,11 @@ mod tests {
     #[test]
     fn a_store_ahead_of_the_commit_stops() {
         assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(6, 2)), 0, 4), Err(Halt::LocalAhead { local: 6, committed: 5 }));
-        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 2)), 0, 4), Err(Halt::LocalAhead { local: 5, committed: 5 }), "same number, other attempt");
+        assert_eq!(
+            plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 2)), 0, 4),
+            Err(Halt::LocalAhead { local: 5, committed: 5 }),
+            "same number, other attempt"
+        );
     }
 
     #[test]

@@ -199,10 +199,12 @@ mod tests {
         prop_oneof![
             (time.clone(), any::<u32>()).prop_map(|(end_ms, count)| Memory::Fixed { end_ms, count }),
             (time.clone(), time.clone()).prop_map(|(at_ms, end_ms)| Memory::Fired { at_ms, end_ms }),
-            (proptest::collection::vec(time.clone(), 0..68), time.clone(), any::<bool>(), proptest::option::of(time)).prop_map(|(mut times_ms, end_ms, on, fired)| {
-                times_ms.sort_unstable();
-                Memory::Sliding { times_ms, end_ms, on, fired_ms: fired.unwrap_or(i64::MIN) }
-            }),
+            (proptest::collection::vec(time.clone(), 0..68), time.clone(), any::<bool>(), proptest::option::of(time)).prop_map(
+                |(mut times_ms, end_ms, on, fired)| {
+                    times_ms.sort_unstable();
+                    Memory::Sliding { times_ms, end_ms, on, fired_ms: fired.unwrap_or(i64::MIN) }
+                }
+            ),
         ]
     }
 
@@ -244,7 +246,17 @@ mod tests {
         state.keep(1_700_000_000_000, 1_700_000_000_500);
         state.remember(0x0102_0304_0506_0708, 16);
         state.put(7, 0, Memory::Fixed { end_ms: 1_700_000_060_000, count: 20 }, 64);
-        state.put(7, 9, Memory::Sliding { times_ms: vec![1_699_999_990_000, 1_700_000_000_000], end_ms: 1_700_000_060_000, on: true, fired_ms: i64::MIN }, 64);
+        state.put(
+            7,
+            9,
+            Memory::Sliding {
+                times_ms: vec![1_699_999_990_000, 1_700_000_000_000],
+                end_ms: 1_700_000_060_000,
+                on: true,
+                fired_ms: i64::MIN,
+            },
+            64,
+        );
         state.put(8, 0, Memory::Fired { at_ms: 1_700_000_000_000, end_ms: 1_700_000_060_000 }, 64);
         let mut bytes = Vec::new();
         state.encode(&mut bytes);

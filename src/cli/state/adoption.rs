@@ -149,7 +149,10 @@ mod tests {
         let adoption = adopt(&marker(), None, (0, 100)).expect("nothing is wrong");
         let text = serde_json::to_string(&adoption.metadata()).expect("plain struct");
         let metadata = Metadata::parse(&text).expect("metadata of ours");
-        assert_eq!(plan(Some(adoption.offset), Some(&metadata), None, 0), Ok(Plan::Restore { from: None, discard: true }));
+        assert_eq!(
+            plan(Some(adoption.offset), Some(&metadata), None, 0, metadata.partitions),
+            Ok(Plan::Restore { from: None, discard: true })
+        );
         assert_eq!(marker_met(&marker(), &metadata, 6), Ok(true));
         assert_eq!((adoption.offset, metadata.fingerprint.as_str()), (40, ""));
     }
