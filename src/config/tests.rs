@@ -99,7 +99,7 @@ fn a_toml_file_tells_everything_wrong_with_it_at_its_place() {
         refused(&sources),
         [
             "2:1 C002 unknown key `stream.lane` | did you mean `stream.lanes`?",
-            "3:9 C003 `stream.lanes` cannot be `many` | expected a whole number, not negative, like `2`",
+            "3:9 C003 `stream.lanes` cannot be `many` | expected a whole number, not negative, like `1`",
             "4:19 C003 `stream.commit_interval` cannot be `50` | expected a length of time like `50ms` (ms, s, m, h, d)",
             "6:2 C002 unknown section `topic` | did you mean `topics`?",
             "10:1 C002 unknown key `sink.partitions` | did you mean `topics.partitions`?",
@@ -151,7 +151,7 @@ fn the_environment_is_checked_like_a_file() {
         [
             "environment variable TRIPLINE_KAFKA_BOOTSTRAP_SERVERS: `TRIPLINE_KAFKA_BOOTSTRAP_SERVERS` sets nothing | did you mean `TRIPLINE_KAFKA__BOOTSTRAP_SERVERS`, with two underscores?",
             "environment variable TRIPLINE_STREAM__LANE: unknown key `stream.lane` | did you mean `stream.lanes`?",
-            "environment variable TRIPLINE_STREAM__LANES: `stream.lanes` cannot be `x` | expected a whole number, not negative, like `2`",
+            "environment variable TRIPLINE_STREAM__LANES: `stream.lanes` cannot be `x` | expected a whole number, not negative, like `1`",
         ]
     );
 }

@@ -142,7 +142,7 @@ fn a_topic_has_one_purpose() {
 #[test]
 fn records_at_the_limit_fit_their_topics() {
     let mut config = config();
-    for (limit, bytes) in [(1, 1_048_588), (1 << 20, (2 << 20) + 65_536), (usize::MAX, 1_000_000_000)] {
+    for (limit, bytes) in [(1, 1_048_588), (1 << 20, (3 << 20) + 65_536), (usize::MAX, 1_000_000_000)] {
         config.input.max_value_bytes.0 = limit;
         assert_eq!(crate::stream::topics::max_record_bytes(&config), bytes);
     }
