@@ -38,12 +38,10 @@ fn a_plan_in_json_says_what_would_be_created_and_what_is_left() {
     assert_eq!(left, ["app.requests", "app.events"]);
 }
 
-/// Against a real broker: `TRIPLINE_TEST_KAFKA=127.0.0.1:9092 cargo test --release --lib cli::topics -- --ignored`.
 #[test]
-#[ignore = "needs a broker at TRIPLINE_TEST_KAFKA"]
 fn topics_are_created_verified_and_mended_on_a_real_broker() {
     let mut config = config();
-    config.kafka.bootstrap_servers = std::env::var("TRIPLINE_TEST_KAFKA").expect("TRIPLINE_TEST_KAFKA names a broker");
+    config.kafka.bootstrap_servers = tripline_testkit::Kafka::shared().bootstrap().to_owned();
     let run_id = std::process::id();
     config.app.id = format!("t{run_id}");
     config.input.topics = vec![format!("in{run_id}")];

@@ -62,7 +62,10 @@ fn offsets_that_are_not_ours_stop_the_task_until_the_changelog_is_adopted() -> R
     wait_until(PATIENCE, "the process stops", || stopped.worker.exit_status().is_some())?;
     let log = stopped.worker.log_tail(20);
     ensure!(stopped.worker.exit_status().and_then(|s| s.code()) == Some(4), "exit code 4 expected:\n{log}");
-    ensure!(log.contains("tripline state adopt --topic") && log.contains("--partition 0") && log.contains("offset"), "the message names the way out:\n{log}");
+    ensure!(
+        log.contains("tripline state adopt --topic") && log.contains("--partition 0") && log.contains("offset"),
+        "the message names the way out:\n{log}"
+    );
     let adopt = || line.command(&["state", "adopt", "--partition", "0"], &line.settings("one"));
     wait_until(Duration::from_secs(30), "the group is empty", || adopt().is_ok_and(|done| done.status.success()))?;
     let running = line.start("one")?;

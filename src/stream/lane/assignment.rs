@@ -1,0 +1,152 @@
+//! Partitions come and go: rebalance callbacks, restored tasks, positions.
+
+use super::*;
+
+impl Driver {
+    pub(super) fn ids(&self, list: &TopicPartitionList) -> Vec<TaskId> {
+        if list.count() == 0 {
+            return Vec::new();
+        }
+        list.elements().iter().filter_map(|e| self.shared.task(e.topic(), e.partition())).collect()
+    }
+
+    pub(super) fn list(&self, tasks: impl IntoIterator<Item = TaskId>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for task in tasks {
+            list.add_partition(self.shared.topic(task), task.partition);
+        }
+        list
+    }
+
+    pub(super) fn on_assign(&mut self, consumer: &BaseConsumer<Context>, list: &mut TopicPartitionList) {
+        // An explicit offset always: without one the client would ask for the committed one and block on a pending commit.
+        // It is an absolute one: a logical one (beginning, end) is looked up at the broker, and a late answer to that would
+        // move the position after our seek. What is read at 0 before the pause takes effect is dropped by `on_record`.
+        if list.count() > 0 {
+            let _ = list.set_all_offsets(Offset::Offset(0));
+        }
+        if let Err(error) = consumer.incremental_assign(list) {
+            warn!(lane = self.number, %error, "assign failed: the consumer is rebuilt");
+            self.consumer_is_dead = true;
+            return;
+        }
+        let tasks = self.ids(list);
+        if tasks.is_empty() {
+            return;
+        }
+        if let Err(error) = consumer.pause(list) {
+            warn!(lane = self.number, %error, "pause failed");
+        }
+        self.shared.metrics.rebalances.assign.inc();
+        info!(lane = self.number, tasks = tasks.len(), "partitions assigned");
+        let effects = self.protocol.step(Input::Assigned(tasks));
+        self.perform(Some(consumer), effects);
+    }
+
+    pub(super) fn on_revoke(&mut self, consumer: &BaseConsumer<Context>, list: &TopicPartitionList) {
+        let tasks = self.ids(list);
+        if !tasks.is_empty() {
+            let lost = consumer.assignment_lost();
+            if lost {
+                self.shared.metrics.rebalances.lost.inc()
+            } else {
+                self.shared.metrics.rebalances.revoke.inc()
+            };
+            info!(lane = self.number, tasks = tasks.len(), lost, "partitions taken back");
+            let _ = failpoints::reach(Point::InRevoke);
+            self.tell_touched();
+            let effects = self.protocol.step(if lost || std::thread::panicking() { Input::Lost(tasks) } else { Input::Revoked(tasks) });
+            self.perform(Some(consumer), effects);
+        }
+        if let Err(error) = consumer.incremental_unassign(list) {
+            warn!(lane = self.number, %error, "unassign failed");
+        }
+    }
+
+    pub(super) fn take_restored(&mut self, consumer: &BaseConsumer<Context>) {
+        loop {
+            match self.answers.try_recv() {
+                Ok(restore::Answer { task: id, generation, outcome: Ok(ready) }) => {
+                    if !self.protocol.owns(id) || self.generations.get(&id) != Some(&generation) {
+                        drop(ready);
+                        self.release(id);
+                        continue;
+                    }
+                    let input = match ready.committed {
+                        Some(committed) => Input::Restored(id, committed),
+                        None => Input::RestoredFresh(id, ready.next_offset),
+                    };
+                    self.tasks.insert(id, Task::new(ready));
+                    let effects = self.protocol.step(input);
+                    self.perform(Some(consumer), effects);
+                }
+                Ok(restore::Answer { task: id, generation, outcome: Err(error) }) => {
+                    if !self.protocol.owns(id) || self.generations.get(&id) != Some(&generation) {
+                        continue;
+                    }
+                    match error {
+                        // Brokers come and go, and another lane takes its time: asked again, for as long as it takes.
+                        RestoreError::Kafka { .. } | RestoreError::Held(_) => {
+                            warn!(lane = self.number, %error, "restore is tried again");
+                            self.wanted.push_back(id);
+                        }
+                        error => self.give_up(error.into()),
+                    }
+                }
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    if self.is_restoring() {
+                        self.give_up(LaneError::Restorer);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Seeks do nothing inside a rebalance callback, so they are done here. Each element's error is looked at.
+    pub(super) fn seek(&mut self, consumer: &BaseConsumer<Context>) {
+        let due: BTreeMap<TaskId, i64> = self.tasks.iter().filter_map(|(id, t)| Some((*id, t.seek?))).collect();
+        if due.is_empty() {
+            self.seeking_since = None;
+            return;
+        }
+        if self.seeking_since.get_or_insert_with(Instant::now).elapsed() > SEEK_LIMIT {
+            warn!(lane = self.number, "a partition cannot be positioned: the consumer is rebuilt");
+            self.seeking_since = None;
+            self.consumer_is_dead = true;
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        for (id, offset) in &due {
+            let _ = list.add_partition_offset(self.shared.topic(*id), id.partition, Offset::Offset(*offset));
+        }
+        let done = match consumer.seek_partitions(list, Duration::from_secs(1)) {
+            Ok(done) => done,
+            Err(error) => {
+                debug!(lane = self.number, %error, "seek failed, tried again");
+                return;
+            }
+        };
+        let mut resume = Vec::new();
+        for element in done.elements() {
+            let Some(id) = self.shared.task(element.topic(), element.partition()) else { continue };
+            match (element.error(), self.tasks.get_mut(&id)) {
+                (Ok(()), Some(task)) => {
+                    task.seek = None;
+                    if std::mem::take(&mut task.paused) {
+                        resume.push(id);
+                    }
+                }
+                (Err(error), _) => debug!(lane = self.number, %error, "seek of one partition failed, tried again"),
+                (Ok(()), None) => {}
+            }
+        }
+        // Only what is paused: resuming a partition that is not has stalled consumers before.
+        if !resume.is_empty()
+            && let Err(error) = consumer.resume(&self.list(resume))
+        {
+            warn!(lane = self.number, %error, "resume failed");
+        }
+    }
+}

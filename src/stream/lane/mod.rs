@@ -1,0 +1,446 @@
+//! One lane: a thread, a consumer, a transactional producer and the tasks it owns. The driver of the commit protocol.
+//!
+//! Everything that changes state happens on this thread: polling, processing, transactions, and rebalance callbacks,
+//! which run inside `poll`. The mutex around [`Driver`] is never contended; it is there because the client's callback has
+//! to reach it.
+
+use super::Shared;
+use super::failpoints::{self, Point};
+use super::process::{Processor, Trouble, guarded};
+use super::producer::{LaneProducer, Outgoing, UNTAGGED};
+use super::restore::{self, Ready, RestoreError};
+use super::topics;
+use crate::state::TaskState;
+use crate::telemetry::metrics::LaneMetrics;
+use crate::telemetry::tally::Tally;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::{debug, error, info, warn};
+use tripline_core::engine::Engine;
+use tripline_core::protocol::start::{LAYOUT, Local, Marker, Metadata};
+use tripline_core::protocol::{CommitId, Committed, Effect, Failure, Found, Input, Lane as Protocol, Phase, TaskId};
+use tripline_core::rejection::Rejection;
+
+/// Fenced this often within a minute means that another process has our identity.
+const FENCED_LIMIT: usize = 3;
+/// How long after its expiry, in record time, a state is deleted.
+const SWEEP_GRACE_MS: i64 = 86_400_000;
+/// Time between two looks for expired states.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Aborts without a commit in between before the lane slows down and says so.
+const PATIENT_ABORTS: u64 = 3;
+/// A seek that fails for this long means that the consumer has lost the partition: it is rebuilt.
+const SEEK_LIMIT: Duration = Duration::from_secs(10);
+/// Time between two reports to health and gauges.
+const REPORT_EVERY: Duration = Duration::from_millis(50);
+
+mod assignment;
+mod effects;
+mod errors;
+mod task;
+
+use effects::connect_producer;
+pub use errors::LaneError;
+use task::Task;
+
+/// What the callback and the loop share.
+struct Driver {
+    shared: Arc<Shared>,
+    number: usize,
+    transactional_id: String,
+    protocol: Protocol,
+    producer: Option<LaneProducer>,
+    connecting: Option<std::thread::JoinHandle<Result<LaneProducer, KafkaError>>>,
+    tasks: HashMap<TaskId, Task>,
+    engine: Arc<Engine>,
+    processor: Processor,
+    tally: Tally,
+    opened: Option<Instant>,
+    records: usize,
+    changed_bytes: usize,
+    wanted: VecDeque<TaskId>,
+    /// Which request of a task is the current one: an answer to an earlier one is out of date.
+    generations: HashMap<TaskId, u64>,
+    requests: Sender<restore::Request>,
+    answers: Receiver<restore::Answer>,
+    /// Records that cannot be finished, and why: they are dead-lettered when they come again.
+    suspects: HashMap<(TaskId, i64), Rejection>,
+    fenced: VecDeque<Instant>,
+    swept: Instant,
+    reported: Instant,
+    metrics: LaneMetrics,
+    fatal: Option<LaneError>,
+    consumer_is_dead: bool,
+    aborts_in_row: u64,
+    seeking_since: Option<Instant>,
+}
+
+#[derive(Clone)]
+struct Context(Arc<Mutex<Driver>>);
+
+impl Context {
+    fn driver(&self) -> MutexGuard<'_, Driver> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "consumer");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Context>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let mut driver = self.driver();
+        if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            driver.on_assign(consumer, list);
+        } else {
+            driver.on_revoke(consumer, list);
+        }
+    }
+}
+
+/// The name of a lane's thread, in logs and health.
+pub fn name(number: usize) -> String {
+    format!("lane {number}")
+}
+
+/// Runs a lane until the process stops or the lane cannot go on.
+pub fn run(shared: &Arc<Shared>, number: usize) -> Result<(), LaneError> {
+    let (requests, to_restore) = channel();
+    let (restored, answers) = channel();
+    let restorer = {
+        let shared = shared.clone();
+        std::thread::Builder::new().name(format!("restore-{number}")).spawn(move || restore::serve(&shared, &to_restore, &restored))
+    };
+    if let Err(source) = restorer {
+        warn!(%source, "cannot start the restore thread");
+    }
+    let context = Context(Arc::new(Mutex::new(Driver::new(shared.clone(), number, requests, answers))));
+    loop {
+        // Connecting the producer takes up to a second when a transaction dangled: beside joining the group, never after.
+        context.driver().connect();
+        let consumer = consume(shared, &context)?;
+        let outcome = poll_loop(shared, &context, &consumer);
+        if shared.is_stopping() || outcome.is_err() {
+            context.driver().finish(&consumer, outcome.is_err());
+            // Closing a consumer can hang inside the client; the group does not need it (static membership): let the process end.
+            std::mem::forget(consumer);
+            return outcome;
+        }
+        info!(lane = number, "the consumer is rebuilt");
+    }
+}
+
+fn consume(shared: &Arc<Shared>, context: &Context) -> Result<BaseConsumer<Context>, LaneError> {
+    let transactional_id = context.driver().transactional_id.clone();
+    let stream = &shared.config.stream;
+    let mut config = shared.base.clone();
+    config
+        .set("group.id", &shared.config.app.id)
+        .set("group.instance.id", &transactional_id)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("session.timeout.ms", stream.session_timeout.0.as_millis().to_string())
+        .set("heartbeat.interval.ms", (stream.session_timeout.0.as_millis() / 10).clamp(100, 1_000).to_string())
+        .set("max.poll.interval.ms", stream.session_timeout.0.as_millis().max(300_000).to_string())
+        .set("fetch.queue.backoff.ms", "5")
+        .set("queued.max.messages.kbytes", "32768")
+        .set("topic.metadata.refresh.interval.ms", "60000");
+    let client = |source| LaneError::Client { what: "consumer", source };
+    let consumer: BaseConsumer<Context> = config.create_with_context(context.clone()).map_err(client)?;
+    let topics: Vec<&str> = shared.inputs.iter().map(String::as_str).collect();
+    consumer.subscribe(&topics).map_err(client)?;
+    Ok(consumer)
+}
+
+fn poll_loop(shared: &Arc<Shared>, context: &Context, consumer: &BaseConsumer<Context>) -> Result<(), LaneError> {
+    let mut ticked = Instant::now();
+    let mut wait = Duration::from_millis(10);
+    let mut since_tick = 0;
+    loop {
+        let polled = consumer.poll(wait);
+        let mut driver = context.driver();
+        let idle = polled.is_none();
+        match polled {
+            Some(Ok(record)) => driver.on_record(consumer, &record),
+            Some(Err(error)) => driver.on_error(consumer, &error),
+            None => {}
+        }
+        since_tick += 1;
+        // The clock is not asked for every record.
+        if idle || since_tick >= 32 || ticked.elapsed() > Duration::from_millis(1) {
+            (ticked, since_tick) = (Instant::now(), 0);
+            wait = driver.tick(consumer, ticked);
+            if let Some(error) = driver.fatal.take() {
+                return Err(error);
+            }
+            if shared.is_stopping() {
+                return Ok(());
+            }
+            if std::mem::take(&mut driver.consumer_is_dead) {
+                driver.on_consumer_death(consumer);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Driver {
+    fn new(shared: Arc<Shared>, number: usize, requests: Sender<restore::Request>, answers: Receiver<restore::Answer>) -> Driver {
+        Driver {
+            transactional_id: format!("{}-{}-{number}", shared.config.app.id, shared.identity),
+            protocol: Protocol::default(),
+            producer: None,
+            connecting: None,
+            tasks: HashMap::new(),
+            engine: shared.live.current(),
+            processor: Processor::new(shared.clone()),
+            tally: Tally::default(),
+            opened: None,
+            records: 0,
+            changed_bytes: 0,
+            wanted: VecDeque::new(),
+            generations: HashMap::new(),
+            requests,
+            answers,
+            suspects: HashMap::new(),
+            fenced: VecDeque::new(),
+            swept: Instant::now(),
+            reported: Instant::now(),
+            metrics: shared.metrics.lane(number),
+            fatal: None,
+            consumer_is_dead: false,
+            aborts_in_row: 0,
+            seeking_since: None,
+            number,
+            shared,
+        }
+    }
+
+    fn connect(&mut self) {
+        if self.producer.is_some() || self.connecting.is_some() {
+            return;
+        }
+        let (shared, id) = (self.shared.clone(), self.transactional_id.clone());
+        self.connecting = Some(std::thread::spawn(move || connect_producer(&shared, &id)));
+    }
+
+    /// Takes the producer once it is connected. Restores wait for it: it has fenced every earlier owner of its id.
+    fn connected(&mut self) -> bool {
+        if self.connecting.as_ref().is_some_and(|c| c.is_finished())
+            && let Some(connecting) = self.connecting.take()
+        {
+            match connecting.join() {
+                Ok(Ok(producer)) => self.producer = Some(producer),
+                Ok(Err(source)) => self.give_up(LaneError::Client { what: "producer", source }),
+                Err(_) => self.give_up(LaneError::Client { what: "producer", source: KafkaError::Canceled }),
+            }
+        }
+        self.producer.is_some()
+    }
+
+    fn on_record(&mut self, consumer: &BaseConsumer<Context>, record: &BorrowedMessage<'_>) {
+        let Some(id) = self.shared.task(record.topic(), record.partition()) else { return };
+        let offset = record.offset();
+        // A record from before a rewind, or of a task that is not ours (any more): the position decides, not the queue.
+        let expected = self.tasks.get(&id).is_some_and(|t| t.seek.is_none() && !t.paused && offset >= t.next);
+        if !expected || !self.protocol.is_running(id) || self.fatal.is_some() {
+            return;
+        }
+        if self.tasks.get(&id).is_some_and(|t| !t.touched) && !self.touch(consumer, id, offset) {
+            return;
+        }
+        let before = self.tally_decisions();
+        let (Some(producer), Some(task)) = (&self.producer, self.tasks.get_mut(&id)) else { return };
+        let stage = if id.topic > 0 { "router" } else { "detector" };
+        let (processor, engine, tally) = (&mut self.processor, &self.engine, &mut self.tally);
+        let done = match (self.suspects.get(&(id, offset)), &mut task.state) {
+            (Some(rejection), _) => processor.give_up(record, rejection, stage, producer, tally).map(|()| 0),
+            (None, Some(state)) => guarded(|| processor.detect(record, engine, state, producer, tally, &task.commit)),
+            (None, None) => guarded(|| processor.route(record, engine, producer, tally).map(|()| 0)),
+        };
+        let decided = self.tally_decisions() - before;
+        match done {
+            Ok(changed) => {
+                let Some(task) = self.tasks.get_mut(&id) else { return };
+                task.next = offset + 1;
+                task.decisions += decided;
+                let timestamp_ms = record.timestamp().to_millis().unwrap_or(-1);
+                task.stream_time_ms = task.stream_time_ms.max(timestamp_ms);
+                task.last = Some(restore::fingerprint(record));
+                self.records += 1;
+                self.changed_bytes += changed;
+                if self.records >= self.shared.config.stream.max_records
+                    || self.changed_bytes >= self.shared.config.stream.max_changed_bytes.0
+                {
+                    self.seal(consumer);
+                }
+            }
+            Err(trouble) => self.on_trouble(consumer, id, offset, trouble),
+        }
+    }
+
+    fn tally_decisions(&self) -> u64 {
+        self.tally.actions.iter().sum()
+    }
+
+    fn on_trouble(&mut self, consumer: &BaseConsumer<Context>, id: TaskId, offset: i64, trouble: Trouble) {
+        let failure = match trouble {
+            Trouble::Transaction(failure) => failure,
+            Trouble::Store(error) => {
+                self.fatal = Some(error.into());
+                Failure::Abortable
+            }
+            Trouble::Hopeless(rejection) => {
+                let (topic, partition, reason) = (self.shared.topic(id), id.partition, rejection.reason.name());
+                error!(lane = self.number, topic, partition, offset, reason, "a record cannot be finished: it will be dead-lettered");
+                self.suspects.insert((id, offset), rejection);
+                Failure::Abortable
+            }
+        };
+        self.tell_touched();
+        let effects = self.protocol.step(Input::Failed(failure));
+        self.perform(Some(consumer), effects);
+    }
+
+    /// Opens the transaction if need be, and notes that this task is part of it.
+    fn touch(&mut self, consumer: &BaseConsumer<Context>, id: TaskId, offset: i64) -> bool {
+        let attempt = CommitId(uuid::Uuid::new_v4().as_u128());
+        let effects = self.protocol.step(Input::Touched(id, offset, attempt));
+        self.perform(Some(consumer), effects);
+        let Phase::Open(attempt) = self.protocol.phase() else { return false };
+        let seq = self.protocol.committed(id).map_or(0, |c| c.seq + 1);
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.touched = true;
+            task.commit = format!("{}-{}/{seq}/{}", id.topic, id.partition, attempt.to_hex());
+        }
+        true
+    }
+
+    /// Tells the protocol how far each touched task came.
+    fn tell_touched(&mut self) {
+        let Phase::Open(attempt) = self.protocol.phase() else { return };
+        for (id, task) in self.tasks.iter().filter(|(_, t)| t.touched) {
+            self.protocol.step(Input::Touched(*id, task.next, attempt));
+        }
+    }
+
+    fn seal(&mut self, consumer: &BaseConsumer<Context>) {
+        self.tell_touched();
+        let effects = self.protocol.step(Input::SealDue);
+        self.perform(Some(consumer), effects);
+    }
+
+    /// What is due now; answers how long to wait for the next record.
+    fn tick(&mut self, consumer: &BaseConsumer<Context>, now: Instant) -> Duration {
+        if self.connected() {
+            while let Some(task) = self.wanted.pop_front() {
+                let generation = self.generations.get(&task).copied().unwrap_or_default();
+                if self.requests.send(restore::Request { task, generation }).is_err() {
+                    break;
+                }
+            }
+        }
+        self.take_restored(consumer);
+        self.seek(consumer);
+        if self.protocol.has_fresh() && self.producer.is_some() {
+            let effects = self.protocol.begin_fresh(CommitId(uuid::Uuid::new_v4().as_u128()));
+            self.perform(Some(consumer), effects);
+            self.seal(consumer);
+        }
+        let interval = self.shared.config.stream.commit_interval.0;
+        match self.opened {
+            Some(opened) if now.duration_since(opened) >= interval => self.seal(consumer),
+            _ => {}
+        }
+        if self.opened.is_none() {
+            self.between_transactions(now);
+        }
+        if now.duration_since(self.reported) >= REPORT_EVERY {
+            self.reported = now;
+            self.report();
+        }
+        match self.opened {
+            Some(opened) => interval.saturating_sub(opened.elapsed()).clamp(Duration::from_millis(1), Duration::from_millis(50)),
+            None if self.connecting.is_some() || self.tasks.values().any(|t| t.seek.is_some()) || self.is_restoring() => {
+                Duration::from_millis(5)
+            }
+            None => Duration::from_millis(50),
+        }
+    }
+
+    fn is_restoring(&self) -> bool {
+        self.protocol.tasks().any(|id| !self.tasks.contains_key(&id))
+    }
+
+    fn between_transactions(&mut self, now: Instant) {
+        let current = self.shared.live.current();
+        if !Arc::ptr_eq(&current, &self.engine) {
+            self.engine = current;
+        }
+        if now.duration_since(self.swept) >= SWEEP_EVERY {
+            self.swept = now;
+            for task in self.tasks.values_mut() {
+                let before_ms = task.stream_time_ms.saturating_sub(SWEEP_GRACE_MS);
+                if let Some(state) = &mut task.state
+                    && let Err(error) = state.sweep(before_ms)
+                {
+                    self.fatal.get_or_insert(error.into());
+                }
+            }
+        }
+        let interval = self.shared.config.state.write_interval.0;
+        let due: Vec<TaskId> = self.tasks.iter().filter(|(_, t)| t.is_write_due(now, interval)).map(|(id, _)| *id).collect();
+        for id in due {
+            self.write(id);
+        }
+    }
+
+    fn write(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let _ = failpoints::reach(Point::BeforeStoreWrite);
+        match task.write() {
+            Ok(true) => {
+                self.shared.metrics.state_writes.inc();
+            }
+            Ok(false) => {}
+            Err(error) => {
+                self.fatal.get_or_insert(error.into());
+            }
+        }
+        let _ = failpoints::reach(Point::AfterStoreWrite);
+    }
+
+    fn report(&mut self) {
+        let part = name(self.number);
+        let restoring = self.protocol.tasks().filter(|id| !self.protocol.is_running(*id)).count();
+        self.metrics.restoring.set(restoring as i64);
+        self.metrics.running.set(self.tasks.len() as i64);
+        let (entries, bytes) =
+            self.tasks.values().filter_map(|t| t.state.as_ref()).map(TaskState::cached).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        self.metrics.cache_entries.set(entries as i64);
+        self.metrics.cache_bytes.set(bytes as i64);
+        if self.producer.is_none() {
+            self.shared.health.waiting(&part, "connecting the producer");
+        } else if self.protocol.tasks().next().is_none() {
+            self.shared.health.waiting(&part, "no partition assigned yet");
+        } else if restoring > 0 {
+            self.shared.health.waiting(&part, format!("restoring {restoring} tasks"));
+        } else {
+            self.shared.health.ready(&part);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A task that runs: its states, how far it came, and what the open transaction did to it.
+
+use super::*;
+
+/// A task that runs.
+#[derive(Debug)]
+pub(super) struct Task {
+    /// `None` for a router partition.
+    pub(super) state: Option<TaskState>,
+    pub(super) history: String,
+    /// The next offset to process, in the open transaction.
+    pub(super) next: i64,
+    /// The committed next offset: the first that the open transaction may touch.
+    pub(super) committed_next: i64,
+    /// Told to the protocol as touched in the open transaction.
+    pub(super) touched: bool,
+    /// Fingerprint of the last record, and of the last committed one; `None` until a record was processed here.
+    pub(super) last: Option<u64>,
+    pub(super) last_committed: Option<u64>,
+    /// The fingerprint that the committed metadata had when the task was restored.
+    pub(super) found_fingerprint: String,
+    /// Newest record time, milliseconds.
+    pub(super) stream_time_ms: i64,
+    /// Offset of the newest marker, and the commit it belongs to.
+    pub(super) marker_offset: i64,
+    /// The auditor's header in the open transaction: task/seq/commit_id.
+    pub(super) commit: String,
+    /// Decisions and states are counted for the marker.
+    pub(super) decisions: u64,
+    pub(super) digests: Option<(String, String)>,
+    /// What the open transaction's marker says; counts once it is committed.
+    pub(super) sealed_digests: Option<(String, String)>,
+    /// Where polling shall go on: set until the seek is done.
+    pub(super) seek: Option<i64>,
+    pub(super) paused: bool,
+    pub(super) local: Option<Local>,
+    pub(super) unwritten_since: Option<Instant>,
+}
+
+impl Task {
+    pub(super) fn new(ready: Ready) -> Task {
+        Task {
+            state: ready.state,
+            history: ready.history,
+            next: ready.next_offset,
+            committed_next: ready.next_offset,
+            touched: false,
+            last: None,
+            last_committed: None,
+            found_fingerprint: ready.fingerprint,
+            stream_time_ms: 0,
+            marker_offset: ready.marker_offset,
+            commit: String::new(),
+            decisions: 0,
+            digests: ready.digests,
+            sealed_digests: None,
+            seek: None,
+            paused: true,
+            local: None,
+            unwritten_since: None,
+        }
+    }
+
+    pub(super) fn rewind(&mut self, offset: i64) {
+        self.next = offset;
+        self.seek = Some(offset);
+    }
+
+    pub(super) fn forget(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.abort();
+        }
+        (self.touched, self.decisions) = (false, 0);
+        self.last = self.last_committed;
+    }
+
+    pub(super) fn is_write_due(&self, now: Instant, interval: Duration) -> bool {
+        let full = self.state.as_ref().is_some_and(TaskState::is_full);
+        full || self.unwritten_since.is_some_and(|since| now.duration_since(since) >= interval)
+    }
+
+    /// Changed states, then the marker, to the task's changelog partition; an epoch when rules or flags changed.
+    pub(super) fn seal(
+        &mut self,
+        shared: &Shared,
+        producer: &LaneProducer,
+        engine: &Engine,
+        id: TaskId,
+        target: Committed,
+        tag: usize,
+        tally: &mut Tally,
+    ) -> Result<(), Failure> {
+        let timestamp_ms = self.stream_time_ms;
+        let partition = id.partition.rem_euclid(shared.partitions.max(1));
+        let record = |key: &str, value: Option<&[u8]>, tag: usize| {
+            producer.send(&Outgoing {
+                topic: &shared.changelog,
+                partition,
+                key: Some(key.as_bytes()),
+                value,
+                timestamp_ms,
+                headers: &[],
+                tag,
+            })
+        };
+        let mut states = 0;
+        if let Some(state) = &mut self.state {
+            states = state.encode(|entity, bytes| {
+                tally.changelog_records += 1;
+                tally.changelog_bytes += (entity.len() + bytes.map_or(0, <[u8]>::len)) as u64;
+                record(entity, bytes, UNTAGGED)
+            })?;
+        }
+        let digests = (engine.rules.digest.clone(), engine.flags_digest.clone());
+        let marker = Marker {
+            v: LAYOUT,
+            app: shared.config.app.id.clone(),
+            history: self.history.clone(),
+            seq: target.seq,
+            commit_id: target.commit_id.to_hex(),
+            next_offset: target.next_offset,
+            stream_time_ms: self.stream_time_ms,
+            partitions: shared.partitions,
+            rules: digests.0.clone(),
+            flags: digests.1.clone(),
+            states,
+            decisions: self.decisions,
+        };
+        let key = restore::marker_key((id.topic > 0).then(|| shared.topic(id)), id.partition);
+        let value = serde_json::to_vec(&marker).map_err(|_| Failure::Abortable)?;
+        tally.changelog_records += 1;
+        tally.changelog_bytes += (key.len() + value.len()) as u64;
+        record(&key, Some(&value), tag)?;
+        if id.topic == 0 && self.digests.as_ref() != Some(&digests) {
+            self.epoch(shared, producer, id, target, &digests)?;
+        }
+        self.sealed_digests = Some(digests);
+        Ok(())
+    }
+
+    /// The digests of rules and flags that decided this task's records up to here from the last commit on.
+    pub(super) fn epoch(
+        &self,
+        shared: &Shared,
+        producer: &LaneProducer,
+        id: TaskId,
+        target: Committed,
+        digests: &(String, String),
+    ) -> Result<(), Failure> {
+        let epoch = serde_json::json!({
+            "v": LAYOUT, "task": id.partition, "topic": shared.topic(id), "seq": target.seq, "first_offset": self.committed_next,
+            "rules": digests.0, "flags": digests.1,
+        });
+        let key = restore::marker_key(None, id.partition);
+        let (topic, value) = (shared.config.epochs_topic(), epoch.to_string());
+        let record = Outgoing {
+            topic: &topic,
+            partition: 0,
+            key: Some(key.as_bytes()),
+            value: Some(value.as_bytes()),
+            timestamp_ms: self.stream_time_ms,
+            headers: &[],
+            tag: UNTAGGED,
+        };
+        Ok(producer.send(&record)?)
+    }
+
+    pub(super) fn apply(&mut self, committed: Committed, cache_budget: usize) {
+        if let Some(state) = &mut self.state {
+            state.commit(cache_budget);
+            self.unwritten_since.get_or_insert_with(Instant::now);
+            self.local = Some(Local {
+                history: self.history.clone(),
+                seq: committed.seq,
+                commit_id: committed.commit_id.to_hex(),
+                marker_offset: self.marker_offset,
+                marker_time_ms: jiff::Timestamp::now().as_millisecond(),
+            });
+        }
+        self.digests = self.sealed_digests.take().or(self.digests.take());
+        self.next = committed.next_offset;
+        self.committed_next = committed.next_offset;
+        (self.touched, self.decisions) = (false, 0);
+        self.last_committed = self.last;
+    }
+
+    pub(super) fn write(&mut self) -> Result<bool, crate::state::StoreError> {
+        let (Some(state), Some(local)) = (&mut self.state, self.local.take()) else { return Ok(false) };
+        self.unwritten_since = None;
+        state.write(Some(&local))?;
+        Ok(true)
+    }
+}
