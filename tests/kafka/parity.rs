@@ -15,8 +15,12 @@ fn check(case: &str, mut setup: Setup) -> Result<()> {
     let (events, case) = golden(case)?;
     setup.flags = case["flags"].to_string();
     setup.settings = case["settings"].to_string();
-    let line = Line::new(&setup)?;
-    let expected = line.replay(&events)?;
+    check_events(&events, &setup)
+}
+
+fn check_events(events: &str, setup: &Setup) -> Result<()> {
+    let line = Line::new(setup)?;
+    let expected = line.replay(events)?;
     let produced = line.produce(events.lines())?;
     let running = line.start("one")?;
     line.settle()?;
@@ -27,7 +31,25 @@ fn check(case: &str, mut setup: Setup) -> Result<()> {
     let observations = metrics.sum("tripline_observations_total", &[]);
     assert_eq!(observations as u64, produced, "every record has one outcome");
     assert_eq!(metrics.sum("tripline_decisions_total", &[]) as usize, found.len());
+    eprintln!("{produced} events, {} decisions", found.len());
     running.stop()
+}
+
+/// Whole traces: those of a folder (`TRIPLINE_PARITY_TRACES`, one `*.ndjson` each), else the golden trace with the most settings.
+#[test]
+fn whole_traces_equal_replay_in_both_modes() -> Result<()> {
+    let Some(folder) = std::env::var_os("TRIPLINE_PARITY_TRACES") else { return check("thresholds", Setup::keyed(4)) };
+    // With every event's decision asked for, traces of ordinary traffic have something to compare too.
+    let emit_all = std::env::var_os("TRIPLINE_PARITY_EMIT_ALL").is_some();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let events = std::fs::read_to_string(&path)?;
+        eprintln!("{}", path.display());
+        for setup in [Setup::keyed(4), Setup::routed(1, 4)] {
+            check_events(&events, &Setup { emit_all, ..setup })?;
+        }
+    }
+    Ok(())
 }
 
 #[test]
@@ -45,7 +67,6 @@ fn another_pack_setting_through_kafka_equals_replay() -> Result<()> {
     check("profiles", Setup::routed(1, 2))
 }
 
-/// Real requests when the data set lies beside the project; the same path with generated traffic otherwise.
 #[test]
 fn every_event_has_a_decision_when_all_are_asked_for() -> Result<()> {
     let mut setup = Setup::routed(1, 4);
