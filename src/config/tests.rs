@@ -239,14 +239,14 @@ fn an_open_admin_address_is_a_warning() {
     assert!(load(&flags(&["admin.listen="])).expect("valid").warnings.is_empty());
 }
 
-/// Set `UPDATE=1` to write what the code says.
+/// Set `TRIPLINE_BLESS=1` to write what the code says.
 fn same(path: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    if std::env::var_os("UPDATE").is_some() {
+    if std::env::var_os("TRIPLINE_BLESS").is_some() {
         fs::write(&path, expected).expect("written");
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == expected, "{} is not what the code says: run the test with UPDATE=1", path.display());
+    assert!(found == expected, "{} is not what the code says: run the test with TRIPLINE_BLESS=1", path.display());
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn the_schema_in_the_repository_is_the_codes() {
 
 #[test]
 fn the_table_in_the_docs_is_the_codes() {
-    const MARK: &str = "<!-- From here on generated from the code: UPDATE=1 cargo test --release --workspace config:: -->\n";
+    const MARK: &str = "<!-- From here on generated from the code: TRIPLINE_BLESS=1 cargo test --release --workspace config:: -->\n";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let found = fs::read_to_string(&path).expect("docs/configuration.md");
     let (before, _) = found.split_once(MARK).expect("the mark in docs/configuration.md");

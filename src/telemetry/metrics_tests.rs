@@ -16,7 +16,7 @@ fn reference() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
          `GET /metrics` on the admin address (`admin.listen`), as OpenMetrics text. This page is generated from the one\n\
-         table in `src/telemetry/metrics.rs`; to renew it: `TRIPLINE_WRITE_DOCS=1 cargo test --release --workspace telemetry::`.\n\n\
+         table in `src/telemetry/metrics.rs`; to renew it: `TRIPLINE_BLESS=1 cargo test --release --workspace telemetry::`.\n\n\
          \"Committed\" means: counted when the transaction's commit is known, never for work that was aborted. So, over the\n\
          life of a group, the outcomes of a stage add up to the records it read. A restart sets all of them to 0. No label\n\
          ever names an actor, a topic or a rule.\n\n\
@@ -32,13 +32,13 @@ fn reference() -> String {
 #[test]
 fn the_reference_page_is_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
-    if std::env::var_os("TRIPLINE_WRITE_DOCS").is_some() {
+    if std::env::var_os("TRIPLINE_BLESS").is_some() {
         std::fs::write(path, reference()).expect("docs/metrics.md can be written");
     }
     let page = std::fs::read_to_string(path).expect("docs/metrics.md");
     assert!(
         page == reference(),
-        "docs/metrics.md is not what the table says: TRIPLINE_WRITE_DOCS=1 cargo test --release --workspace telemetry::"
+        "docs/metrics.md is not what the table says: TRIPLINE_BLESS=1 cargo test --release --workspace telemetry::"
     );
 }
 

@@ -274,14 +274,14 @@ fn the_schema_has_the_keys_that_the_loader_reads() {
     }
 }
 
-/// With `UPDATE_SCHEMAS=1` in the environment the file is written instead.
+/// With `TRIPLINE_BLESS=1` in the environment the file is written instead.
 #[test]
 fn the_schema_file_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/rule.schema.json");
     let text = format!("{}\n", serde_json::to_string_pretty(&generated()).unwrap());
-    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+    if std::env::var_os("TRIPLINE_BLESS").is_some() {
         std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas")).unwrap();
         std::fs::write(path, &text).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(path).unwrap(), text, "run the test with UPDATE_SCHEMAS=1");
+    assert_eq!(std::fs::read_to_string(path).unwrap(), text, "run the test with TRIPLINE_BLESS=1");
 }

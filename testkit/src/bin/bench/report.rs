@@ -154,7 +154,7 @@ fn line_of(file: &str, name: &str) -> String {
 /// The command as one types it: without the program's folder.
 fn command_line() -> String {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    format!("cargo run --release -p tripline-testkit --bin bench -- {}", args.join(" ")).trim_end().to_owned()
+    format!("make bench BENCH=\"{}\"", args.join(" ")).trim_end().to_owned()
 }
 
 #[cfg(test)]
