@@ -11,11 +11,11 @@ use tripline_core::rule::RuleSet;
 use tripline_core::rule::load::{self, MAX_FILE_BYTES, MAX_FILES, SourceFile};
 
 /// A file or folder cannot be read.
-const UNREADABLE: &str = "F001";
+const UNREADABLE: &str = "P001";
 /// More than is sane: files, bytes, levels of folders.
-const TOO_MUCH: &str = "F002";
+const TOO_MUCH: &str = "P002";
 /// The settings file is not a map.
-const NOT_A_MAP: &str = "F003";
+const NOT_A_MAP: &str = "P003";
 
 /// Folders inside folders at most; a link that leads back to its own folder ends here.
 const MAX_LEVELS: usize = 8;

@@ -328,6 +328,13 @@ impl Restorer {
         match plan {
             Plan::Ready(next_offset) => {
                 let marker_offset = local.map_or(-1, |l| l.marker_offset);
+                // A changelog that was deleted and made anew could not rebuild this state on another disk: said now, not then.
+                let (_, end) = self.high_watermark(&self.shared.changelog, task)?;
+                if let Some(metadata) = &metadata
+                    && marker_offset >= end
+                {
+                    return Err(self.halt(task, Halt::MarkerMissing { end, seq: metadata.seq }));
+                }
                 self.ready(task, state, metadata, next_offset, marker_offset, None)
             }
             Plan::Restore { from, discard } => {

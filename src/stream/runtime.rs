@@ -69,6 +69,8 @@ impl RunError {
             RunError::Client(error) => error.exit_code(),
             RunError::Topics(TopicsError::Wrong(_)) => 3,
             RunError::Lane(lane::LaneError::Client { .. }) => 3,
+            RunError::Admin(error) => error.exit_code(),
+            RunError::Sink(error) => error.exit_code(),
             _ => 4,
         }
     }

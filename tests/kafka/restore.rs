@@ -103,3 +103,26 @@ fn rules_and_flags_change_between_transactions_and_are_recorded() -> Result<()> 
     ensure!(found.values().any(|d| d["held_back"][0]["by"] == "flag:ANOMALY_ALERTING_ENABLED"), "without the flag alerts are held back");
     running.stop()
 }
+
+/// The state on this disk is fine, but nothing could rebuild it elsewhere: better said now than after the disk is lost.
+#[test]
+fn a_changelog_that_was_made_anew_stops_the_task() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    let running = line.start("one")?;
+    line.produce(generated(54, 1_000)?.lines())?;
+    line.settle()?;
+    running.stop()?;
+    let changelog = line.topic("internal.changelog");
+    let admin: rdkafka::admin::AdminClient<_> = line.kafka.client_config().create()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(admin.delete_topics(&[&changelog], &rdkafka::admin::AdminOptions::new()))?;
+    wait_until(PATIENCE, "the changelog is there again, empty", || {
+        line.command(&["topics", "apply"], &line.settings("setup")).is_ok_and(|done| done.status.success())
+            && line.kafka.end_offsets(&changelog).is_ok_and(|ends| ends.values().all(|end| *end == 0))
+    })?;
+    let mut stopped = line.start_with("one", "detect", &[])?;
+    wait_until(PATIENCE, "the process stops", || stopped.worker.exit_status().is_some())?;
+    let log = stopped.worker.log_tail(20);
+    ensure!(log.contains("records are missing from it"), "the message says what is missing:\n{log}");
+    Ok(())
+}
