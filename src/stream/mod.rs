@@ -50,7 +50,7 @@ pub struct Shared {
     pub inputs: Vec<String>,
     /// Partitions of the keyed topic: the number of tasks.
     pub partitions: i32,
-    /// Partitions of decisions, alerts and late topics, by name.
+    /// Partitions of the topics that lanes write by key: decisions, alerts, dead letters, late, and the keyed topic itself.
     pub output_partitions: std::collections::BTreeMap<String, i32>,
     /// The changelog's name.
     pub changelog: String,

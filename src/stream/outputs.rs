@@ -65,14 +65,14 @@ impl Outputs {
 
     /// An observation, to the keyed topic.
     pub fn observation(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), SendError> {
-        self.observation_to(producer, observation, timestamp_ms, self.shared.inputs[0].clone().as_str(), self.shared.partitions)
+        let shared = self.shared.clone();
+        self.observation_to(producer, observation, timestamp_ms, &shared.inputs[0])
     }
 
     /// An observation that was too late to count.
     pub fn late(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), SendError> {
         let shared = self.shared.clone();
-        let topic = &shared.config.topics.late;
-        self.observation_to(producer, observation, timestamp_ms, topic, shared.partitions_of(topic))
+        self.observation_to(producer, observation, timestamp_ms, &shared.config.topics.late)
     }
 
     fn observation_to(
@@ -81,22 +81,12 @@ impl Outputs {
         observation: &Observation<'_>,
         timestamp_ms: i64,
         topic: &str,
-        partitions: i32,
     ) -> Result<(), SendError> {
         self.key.clear();
         observation.entity.write_key(&mut self.key);
         self.value.clear();
         observation.encode(&mut self.value);
-        let partition = murmur2_partition(self.key.as_bytes(), partitions);
-        producer.send(&Outgoing {
-            topic,
-            partition,
-            key: Some(self.key.as_bytes()),
-            value: Some(&self.value),
-            timestamp_ms,
-            headers: &[],
-            tag: UNTAGGED,
-        })
+        self.send(producer, topic, timestamp_ms, &[])
     }
 
     /// The record that says why another could not become an event: original bytes, or their digest when they are too many.

@@ -178,6 +178,7 @@ fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<H
     let found = topics::verify(&config)?;
     let names = &config.topics;
     let output_partitions: BTreeMap<String, i32> = [
+        (config.keyed_topic(), found.tasks),
         (names.decisions.clone(), found.decisions),
         (names.alerts.clone(), found.alerts),
         (names.dead_letters.clone(), found.dead_letters),
