@@ -23,10 +23,12 @@ has() { command -v "$1" >/dev/null 2>&1; }
 
 has_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
-    compgen -G "/usr/lib/llvm-*/lib/libclang*.so*" >/dev/null && return 0
-    compgen -G "/usr/lib*/libclang*.so*" >/dev/null && return 0
+    # libclang-cpp is another library: having only that one does not help.
+    compgen -G "/usr/lib/llvm-*/lib/libclang.so*" >/dev/null && return 0
+    compgen -G "/usr/lib/llvm-*/lib/libclang-[0-9]*.so*" >/dev/null && return 0
+    compgen -G "/usr/lib*/libclang.so*" >/dev/null && return 0
     compgen -G "/Library/Developer/CommandLineTools/usr/lib/libclang.dylib" >/dev/null && return 0
-    { ldconfig -p 2>/dev/null || true; } | grep -c "libclang" >/dev/null
+    { ldconfig -p 2>/dev/null || true; } | grep -cE "libclang(-[0-9][0-9.]*)?\.so" >/dev/null
 }
 
 has_java_17() {
