@@ -3,6 +3,7 @@
 //! These are wire types: the JSON Schemas under `schemas/` are generated from them. Every text in them is masked or
 //! safe: `metadata` and `masked_payload` went through [`crate::mask`].
 
+use crate::entity::{Entity, EntityKind};
 use crate::rule::{Category, Severity};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,10 +29,28 @@ pub enum ActionTaken {
 /// Whom a decision is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EntityRef {
-    /// `user`, `ip` or `anon`.
+    /// `user`, `ip`, `net24`, `device`, `session`, `tenant`, several of them joined by `+`, or `anon`.
     pub kind: String,
-    /// Its id; empty for `anon`.
+    /// Its id; empty for `anon`. Several ids are joined by `|` (in each, `%` is written `%25` and `|` is written `%7C`).
     pub id: String,
+    /// The tenant that it lives in, under `entity.scope: tenant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+}
+
+impl From<&Entity<'_>> for EntityRef {
+    fn from(entity: &Entity<'_>) -> EntityRef {
+        let tenant = entity.tenant.as_deref().map(str::to_owned);
+        EntityRef { kind: entity.kind.to_string(), id: entity.id.to_string(), tenant }
+    }
+}
+
+impl EntityRef {
+    /// Writes the key of records about it.
+    pub fn write_key(&self, out: &mut String) {
+        let kind = EntityKind::parse(&self.kind).unwrap_or(EntityKind::ANON);
+        Entity { tenant: self.tenant.as_deref().map(Into::into), kind, id: self.id.as_str().into() }.write_key(out);
+    }
 }
 
 /// One line of the receipt: the parts add up to the score.
@@ -50,7 +69,7 @@ pub struct Contribution {
 pub struct HeldBack {
     /// `alert`, `step_up` or `block`.
     pub action: String,
-    /// By what: `flag:ANOMALY_BLOCKING_ENABLED`, `mode:signal`.
+    /// By what: `flag:ANOMALY_BLOCKING_ENABLED`, `mode:signal`, `exception:link-checker`.
     pub by: String,
 }
 
@@ -130,10 +149,26 @@ pub struct Decision {
     /// Sub-keys of a rule were dropped for this entity because its bound was reached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// What it says may be less than the whole: the rule has looked back this far for a shorter time than it looks back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warming: bool,
+    /// Firings of this rule about this entity that were held back since the one before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub suppressed: u32,
+    /// When it was due, RFC 3339 in UTC, for a decision that the passing of time made; the event is the one that opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_time: Option<String>,
+    /// The rule only watches (`mode: shadow`): the decision went to `topics.shadow`, and nobody was asked to act.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
     /// Digest of the rule pack and its settings.
     pub rules: String,
     /// Digest of the flags.
     pub flags: String,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What happened to an alert.

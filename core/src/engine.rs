@@ -1,16 +1,18 @@
 //! Observation, actor state and rules in; decisions out. The only door, used by run, replay and tests.
 
+use crate::address::{Addressing, Kinds};
 use crate::decision::{ActionTaken, Contribution, Decision, EntityRef, HeldBack, SCHEMA_VERSION};
-use crate::detectors::{self, Firing};
+use crate::detectors::{Firing, Look, edge};
 use crate::entity::Entity;
 use crate::event::{Event, Text};
 use crate::flags::{BoundFlags, FlagSnapshot, FlagUser};
-use crate::observation::Observation;
-use crate::rule::{Action, Mode, Profile, Recorded, Rule, RuleSet, Severity, SignalType};
-use crate::state::{ActorState, Room};
+use crate::observation::{Observation, Position};
+use crate::rule::{Action, By, Effect, Exception, Mode, Profile, Recorded, Rule, RuleSet, Severity, SignalType};
+use crate::state::{ActorState, Edge, Memory, Room, Slot};
 use crate::{hash, mask, resource, time};
 use serde_json::Map;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Which events get a decision.
@@ -42,8 +44,14 @@ pub struct Engine {
     pub flags_digest: String,
     flags: BoundFlags,
     emit: Emit,
+    addressing: Addressing,
+    /// Which entities the rules count.
+    kinds: Kinds,
     /// How long an entity is remembered for its own sake (late events, repeats), besides what its rules remember.
     keep_ms: i64,
+    /// A hash of how far each rule looks back.
+    windows: u64,
+    by_slot: BTreeMap<u64, usize>,
 }
 
 /// The rules that look at one event, found before its entity's state is touched.
@@ -52,22 +60,100 @@ pub struct Selection {
     rules: Vec<usize>,
 }
 
+/// An event on its way to the entities that it concerns.
+#[derive(Debug)]
+pub struct Addressed<'e> {
+    observation: Observation<'e>,
+    entities: Vec<(Entity<'static>, bool)>,
+}
+
+impl<'e> Addressed<'e> {
+    /// Whether it concerns nobody.
+    pub fn is_empty(&self) -> bool {
+        self.entities.is_empty()
+    }
+
+    /// Shows one observation for each entity, the actor's first.
+    pub fn each<E>(self, mut show: impl FnMut(&Observation<'e>) -> Result<(), E>) -> Result<(), E> {
+        let mut observation = self.observation;
+        for (entity, is_actor) in self.entities {
+            (observation.entity, observation.is_actor) = (entity, is_actor);
+            show(&observation)?;
+        }
+        Ok(())
+    }
+
+    /// The actor's observation, if it concerns the actor.
+    pub fn into_actor(self) -> Option<Observation<'e>> {
+        let (entity, is_actor) = self.entities.into_iter().find(|(_, is_actor)| *is_actor)?;
+        Some(Observation { entity, is_actor, ..self.observation })
+    }
+}
+
 /// An entity is remembered at least this long after its newest event when lateness or repeats are judged: one hour.
 const KEEP_AT_LEAST_MS: i64 = 3_600_000;
 
+/// The word in `blocked_by` that names our own decisions.
+const OWN_BLOCK: &str = "self";
+
+/// What is said of a firing besides its rule and event.
+#[derive(Debug, Clone, Copy)]
+struct Circumstances<'a> {
+    firing: Firing,
+    suppressed: u32,
+    is_partial: bool,
+    is_warming: bool,
+    exception: Option<&'a Exception>,
+    due_ms: Option<i64>,
+}
+
 impl Engine {
-    /// Binds rules to flags.
+    /// Binds rules to flags. Events are addressed as they come: no proxies, no scope, no sessions.
     pub fn new(rules: Arc<RuleSet>, flags: &FlagSnapshot, emit: Emit) -> Engine {
         let bound = flags.bind(&rules.flags);
         let keep_ms = rules.policy.allowed_lateness_ms.unwrap_or(0).max(KEEP_AT_LEAST_MS);
-        Engine { rules, flags_digest: flags.digest.clone(), flags: bound, emit, keep_ms }
+        let by_slot: BTreeMap<u64, usize> = rules.rules.iter().enumerate().map(|(index, rule)| (rule.slot, index)).collect();
+        let windows: Vec<u8> = by_slot
+            .iter()
+            .flat_map(|(slot, index)| [slot.to_le_bytes(), rules.rules[*index].detector.window_ms().to_le_bytes()].concat())
+            .collect();
+        Engine {
+            flags_digest: flags.digest.clone(),
+            flags: bound,
+            emit,
+            addressing: Addressing::default(),
+            kinds: rules.kinds(),
+            keep_ms,
+            windows: hash::short(&windows).max(1),
+            by_slot,
+            rules,
+        }
     }
 
-    /// Whom an event is about: the actor, by the pack's way of finding the client's address.
-    pub fn actor<'e>(&self, event: &'e Event<'_>) -> Entity<'e> {
-        Entity::actor(event.user_id.as_deref(), self.client_address(event))
+    /// The same, with the operator's way of addressing events.
+    pub fn addressing(self, addressing: Addressing) -> Engine {
+        Engine { addressing, ..self }
     }
 
+    /// Whether some rule fires on the passing of time.
+    pub fn needs_time(&self) -> bool {
+        self.rules.rules.iter().any(|rule| rule.mode != Mode::Off && rule.detector.due().is_some())
+    }
+
+    /// How much older than its entity's newest event an event may be, milliseconds; 0 when that is not judged.
+    pub fn lateness_ms(&self) -> i64 {
+        self.rules.policy.allowed_lateness_ms.unwrap_or(0)
+    }
+
+    /// Finds whom an event concerns. From here on it has an id, its time is capped and its session id is hashed.
+    pub fn address<'e>(&self, mut event: Event<'e>, position: &Position, reference_ms: i64) -> Addressed<'e> {
+        self.addressing.normalise(&mut event);
+        let mut entities = Vec::new();
+        self.addressing.entities(&event, self.client_address(&event), &self.kinds, &mut entities);
+        Addressed { observation: Observation::new(event, Entity::anon(), position, reference_ms), entities }
+    }
+
+    /// The client's address, by the pack's way of finding it.
     fn client_address<'e>(&self, event: &'e Event<'_>) -> Option<&'e str> {
         if self.rules.policy.trust_forwarded_for
             && let Some(forwarded) = event.header("x-forwarded-for").map(str::trim).filter(|f| !f.is_empty())
@@ -86,16 +172,20 @@ impl Engine {
 
     /// Finds the rules that look at an event. Answers whether the entity's state is needed at all: an event that no rule
     /// looks at leaves no trace when neither lateness nor repeats are judged and only firings are emitted.
-    pub fn select(&self, event: &Event<'_>, selection: &mut Selection) -> bool {
+    pub fn select(&self, observation: &Observation<'_>, selection: &mut Selection) -> bool {
         selection.rules.clear();
-        let policy = &self.rules.policy;
+        let (policy, event) = (&self.rules.policy, &observation.event);
         let user = flag_user(event);
         if policy.master_flag.is_none_or(|flag| self.flags.is_on(flag, user)) {
+            let own_block = event.blocked_by.as_deref() == Some(OWN_BLOCK);
             let looks = |rule: &Rule| {
                 rule.mode != Mode::Off
+                    && counts(rule, observation)
                     && rule.on.as_deref().is_none_or(|on| on == event.event_type)
                     && rule.flag.is_none_or(|flag| self.flags.is_on(flag, user))
+                    && (rule.include_own_blocks || !own_block)
                     && rule.when.as_ref().is_none_or(|when| when.holds(event))
+                    && concerns(rule, event)
             };
             selection.rules.extend(self.rules.rules.iter().enumerate().filter(|(_, rule)| looks(rule)).map(|(index, _)| index));
         }
@@ -105,7 +195,7 @@ impl Engine {
     /// Counts and evaluates one observation. Decisions are appended to `out`, in the order of the rules.
     pub fn process(&self, observation: &Observation<'_>, state: &mut ActorState, out: &mut Vec<Decision>) -> Outcome {
         let mut selection = Selection::default();
-        self.select(&observation.event, &mut selection);
+        self.select(observation, &mut selection);
         self.apply(observation, &selection, state, out)
     }
 
@@ -133,22 +223,99 @@ impl Engine {
         let before = out.len();
         for &index in &selection.rules {
             let rule = &self.rules.rules[index];
-            let sub = rule.per.as_ref().map_or(0, |per| sub_key(per.eval(event)));
-            let verdict = detectors::observe(rule, sub, at, state);
-            if let Some(firing) = verdict.firing
-                && rule.mode > Mode::Shadow
-            {
-                out.push(self.decide(observation, rule, firing, verdict.room));
+            if let Some(circumstances) = self.show(rule, observation, state) {
+                out.push(self.decide(observation, rule, circumstances));
             }
         }
         state.keep(at, observation.reference_ms);
-        if self.emit == Emit::All && out.len() == before {
+        if self.emit == Emit::All && out[before..].iter().all(|decision| decision.shadow) {
             out.push(self.nothing(observation));
         }
         Outcome::Processed
     }
 
-    fn decide(&self, observation: &Observation<'_>, rule: &Rule, firing: Firing, room: Room) -> Decision {
+    /// Shows an event to one rule; answers what is to be said if it fires.
+    fn show<'r>(&self, rule: &'r Rule, observation: &Observation<'_>, state: &mut ActorState) -> Option<Circumstances<'r>> {
+        let event = &observation.event;
+        let at_ms = event.event_time_ms;
+        let holds = |e: &&Exception| e.expires_ms.is_none_or(|end| observation.reference_ms < end) && e.when.holds(event);
+        let exception = rule.exceptions.iter().find(holds);
+        let effect = exception.map(|e| e.effect);
+        if effect == Some(Effect::Ignore) {
+            return None;
+        }
+        let look = Look { observation, at_ms, lateness_ms: self.lateness_ms() };
+        let sub = rule.per.as_ref().map_or(0, |per| sub_key(per.eval(event)));
+        let once_per_ms = rule.signal.once_per_ms;
+        let fresh = match rule.detector.memory() {
+            Some(memory) => memory,
+            None if once_per_ms > 0 => Memory::Nothing,
+            None => {
+                let firing = rule.detector.observe(&look, &mut Memory::Nothing).firing.filter(|_| effect != Some(Effect::CountOnly))?;
+                return Some(Circumstances { firing, suppressed: 0, is_partial: false, is_warming: false, exception, due_ms: None });
+            }
+        };
+        state.note_windows(at_ms, self.windows);
+        let since_ms = state.windows_since_ms();
+        let window_ms = rule.detector.window_ms();
+        let advance = |slot: &mut Slot| {
+            if slot.window_ms < window_ms {
+                slot.warm_ms = at_ms.saturating_add(window_ms);
+            }
+            slot.window_ms = window_ms;
+            let seen = rule.detector.observe(&look, &mut slot.memory);
+            slot.end_ms = slot.end_ms.max(seen.end_ms.saturating_add(once_per_ms));
+            let fires = match effect {
+                Some(Effect::CountOnly) => {
+                    slot.edge.on &= !seen.lapsed;
+                    None
+                }
+                _ => edge::take(&mut slot.edge, &seen, rule.detector.rhythm(), at_ms, once_per_ms),
+            };
+            (seen, fires, at_ms < slot.warm_ms, slot.end_ms)
+        };
+        let (advanced, room) = match state.slot(rule.slot, sub) {
+            Some(slot) => (advance(slot), Room::Free),
+            None => {
+                let warm_ms = if since_ms == i64::MIN { i64::MIN } else { since_ms.saturating_add(window_ms) };
+                let edge = Edge::default();
+                let mut slot = Slot { rule: rule.slot, sub, end_ms: i64::MIN, window_ms, warm_ms, edge, memory: fresh };
+                (advance(&mut slot), state.put(slot, rule.per_max))
+            }
+        };
+        let (seen, fires, is_warming, end_ms) = advanced;
+        state.note(at_ms, end_ms.saturating_sub(at_ms));
+        let is_partial = room == Room::Dropped || seen.room == Room::Dropped;
+        Some(Circumstances { firing: seen.firing?, suppressed: fires?, is_partial, is_warming, exception, due_ms: None })
+    }
+
+    /// Fires what waits in an entity's state and is due: everything whose due time and the allowed lateness together are not
+    /// after `stream_time_ms`, in the order of due times. Decisions are appended to `out`.
+    pub fn fire_due(&self, entity: &Entity<'_>, stream_time_ms: i64, state: &mut ActorState, out: &mut Vec<Decision>) {
+        let until_ms = stream_time_ms.saturating_sub(self.lateness_ms());
+        while let Some((slot, sub, pending)) = state.take_due(until_ms) {
+            // A rule that is gone, and one that is switched off by now, says nothing.
+            let Some(rule) = self.by_slot.get(&slot).map(|index| &self.rules.rules[*index]) else { continue };
+            let Ok(opening) = Observation::decode_about(Ok(entity.clone()), Some(&pending.opening)) else { continue };
+            let user = flag_user(&opening.event);
+            let is_on = |flag: Option<usize>| flag.is_none_or(|flag| self.flags.is_on(flag, user));
+            let Some(firing) = rule.detector.due().filter(|_| rule.mode != Mode::Off && is_on(rule.flag) && is_on(self.rules.policy.master_flag))
+            else {
+                continue;
+            };
+            let mut aside = Edge::default();
+            let edge = state.edge(slot, sub).unwrap_or(&mut aside);
+            let (due_ms, room) = (pending.due_ms, Room::Free);
+            let seen = crate::detectors::Seen { lapsed: true, firing: Some(firing), holds: false, end_ms: due_ms, room };
+            if let Some(suppressed) = edge::take(edge, &seen, rule.detector.rhythm(), due_ms, rule.signal.once_per_ms) {
+                let due_ms = Some(due_ms);
+                let circumstances = Circumstances { firing, suppressed, is_partial: false, is_warming: false, exception: None, due_ms };
+                out.push(self.decide(&opening, rule, circumstances));
+            }
+        }
+    }
+
+    fn decide(&self, observation: &Observation<'_>, rule: &Rule, circumstances: Circumstances<'_>) -> Decision {
         let event = &observation.event;
         let signal = &rule.signal;
         let (ty, ip_address) = match &signal.ty {
@@ -156,9 +323,12 @@ impl Engine {
             // The app speaks for itself: its own words, its own address.
             SignalType::Reported => (event.anomaly_type.as_deref().unwrap_or_default().to_owned(), owned(&event.ip_address)),
         };
+        let Circumstances { firing, suppressed, is_partial, is_warming, exception, due_ms } = circumstances;
         let profile = self.rules.profile(&ty);
-        let mut decision = self.bare(observation, &rule.id, profile);
-        self.act(rule.mode, profile, flag_user(event), &mut decision);
+        let ordinal = due_ms.map_or_else(|| "0".to_owned(), |due| due.to_string());
+        let mut decision = self.bare(observation, &rule.id, &ordinal, profile);
+        let spared = exception.filter(|e| e.effect == Effect::NoAction);
+        self.act(rule.mode, spared, profile, flag_user(event), &mut decision);
         decision.anomaly_type = Some(ty);
         decision.category = Some(profile.category);
         decision.user_message.clone_from(&signal.user_message);
@@ -166,13 +336,14 @@ impl Engine {
         decision.contributions.push(Contribution {
             rule: format!("{}@{}", rule.id, rule.version),
             points: profile.risk_score,
-            why: why(signal, firing),
+            why: if signal.ty == SignalType::Reported { "reported by the app".to_owned() } else { firing.why() },
         });
         let mut metadata: Map<_, _> = if signal.metadata_from_data { event.data.clone() } else { Map::new() };
         for (name, recorded) in &signal.metadata {
             let value = match recorded {
                 Recorded::Count => firing.count.into(),
                 Recorded::WindowSeconds => (firing.within_ms / 1_000).into(),
+                Recorded::Value => firing.value(),
                 Recorded::Expr(expr) => expr.eval(event).to_json(),
             };
             metadata.insert(name.clone(), value);
@@ -183,19 +354,24 @@ impl Engine {
             (decision.resource_type, decision.resource_id) = resource::of_path(event.path.as_deref().unwrap_or_default());
         }
         decision.ip_address = ip_address;
-        decision.partial = room == Room::Dropped;
+        decision.partial = is_partial;
+        decision.warming = is_warming;
+        decision.suppressed = suppressed;
+        decision.due_time = due_ms.map(time::format_rfc3339_ms);
+        decision.shadow = rule.mode == Mode::Shadow;
         decision
     }
 
-    /// From score to action: thresholds, then flags, then the rule's mode.
-    fn act(&self, mode: Mode, profile: Profile, user: FlagUser<'_>, decision: &mut Decision) {
+    /// From score to action: thresholds, then flags, then the rule's mode, then its exceptions.
+    fn act(&self, mode: Mode, spared: Option<&Exception>, profile: Profile, user: FlagUser<'_>, decision: &mut Decision) {
         let policy = &self.rules.policy;
         for row in policy.actions.iter().filter(|row| profile.risk_score >= row.at) {
             let by = match row.flag {
                 Some(flag) if !self.flags.is_on(flag, user) => Some(format!("flag:{}", self.rules.flags[flag].name)),
+                _ if mode == Mode::Shadow => Some("mode:shadow".to_owned()),
                 _ if mode == Mode::Signal => Some("mode:signal".to_owned()),
                 _ if mode == Mode::Alert && row.action != Action::Alert => Some("mode:alert".to_owned()),
-                _ => None,
+                _ => spared.map(|exception| format!("exception:{}", exception.id)),
             };
             match by {
                 Some(by) => decision.held_back.push(HeldBack { action: row.action.name().to_owned(), by }),
@@ -222,23 +398,23 @@ impl Engine {
     /// The decision about an event on which nothing fired.
     fn nothing(&self, observation: &Observation<'_>) -> Decision {
         let quiet = Profile { risk_score: 0, severity: Severity::Low, ..self.rules.default_profile };
-        let mut decision = self.bare(observation, "", quiet);
+        let mut decision = self.bare(observation, "", "0", quiet);
         decision.ip_address = self.client_address(&observation.event).map(str::to_owned);
         decision.status_code = observation.event.status_code;
         decision
     }
 
-    fn bare(&self, observation: &Observation<'_>, rule_id: &str, profile: Profile) -> Decision {
+    fn bare(&self, observation: &Observation<'_>, rule_id: &str, ordinal: &str, profile: Profile) -> Decision {
         let event = &observation.event;
         let event_id = event.event_id.as_deref().unwrap_or_default();
         let entity = observation.entity.to_string();
         Decision {
             schema_version: SCHEMA_VERSION,
-            decision_id: hash::derived_id(&[&entity, event_id, rule_id, "0"]).to_string(),
+            decision_id: hash::derived_id(&[&entity, event_id, rule_id, ordinal]).to_string(),
             event_id: event_id.to_owned(),
             event_time: time::format_rfc3339_ms(event.event_time_ms),
             event_type: event.event_type.to_string(),
-            entity: EntityRef { kind: observation.entity.kind.name().to_owned(), id: observation.entity.id.to_string() },
+            entity: EntityRef::from(&observation.entity),
             anomaly_type: None,
             category: None,
             severity: profile.severity,
@@ -267,10 +443,28 @@ impl Engine {
             request_id: owned(&event.request_id),
             clamped: observation.clamped,
             partial: false,
+            warming: false,
+            suppressed: 0,
+            due_time: None,
+            shadow: false,
             rules: self.rules.digest.clone(),
             flags: self.flags_digest.clone(),
         }
     }
+}
+
+/// Whether a rule counts the entity that an observation is about.
+fn counts(rule: &Rule, observation: &Observation<'_>) -> bool {
+    match rule.by {
+        By::Actor => observation.is_actor,
+        By::Kind(kind) => observation.entity.kind == kind,
+    }
+}
+
+/// Whether an event that passes `when` matters to the rule's detector.
+fn concerns(rule: &Rule, event: &Event<'_>) -> bool {
+    let alternatives = rule.detector.alternatives();
+    alternatives.is_empty() || alternatives.iter().any(|expr| expr.holds(event))
 }
 
 fn owned(text: &Text<'_>) -> Option<String> {
@@ -293,12 +487,4 @@ fn sub_key(value: crate::value::Value<'_>) -> u64 {
         other => Cow::Owned(other.to_json().to_string()),
     };
     hash::short(text.as_bytes()).max(1)
-}
-
-fn why(signal: &crate::rule::Signal, firing: Firing) -> String {
-    match (&signal.ty, firing.within_ms) {
-        (SignalType::Reported, _) => "reported by the app".to_owned(),
-        (_, 0) => "one event is enough".to_owned(),
-        (_, within) => format!("{} in {}", firing.count, time::format_duration_ms(within)),
-    }
 }

@@ -7,6 +7,7 @@
 //! in addressed to an [`entity`], [`rule`]s look at it through [`expr`]essions and [`detectors`] that live in the
 //! [`state`] of that entity, and a [`decision`] comes out. [`protocol`] is the commit protocol as a state machine.
 
+pub mod address;
 pub mod decision;
 pub mod detectors;
 pub mod diagnostic;

@@ -26,6 +26,8 @@ pub struct Observation<'a> {
     pub event: Event<'a>,
     /// Whom it is about.
     pub entity: Entity<'a>,
+    /// The entity is the event's actor: rules with `by: actor` count it here.
+    pub is_actor: bool,
     /// The app gave the `event_id` itself, so that repeats can be recognised.
     pub has_own_id: bool,
     /// The event's time was ahead of the reference time by more than 5 s and was capped to it.
@@ -39,11 +41,12 @@ pub struct Observation<'a> {
 /// How far an event's time may be ahead of its reference time before it is clamped, in milliseconds.
 pub const MAX_AHEAD_MS: i64 = 5_000;
 
-/// Version of the observation's JSON. A reader refuses every other.
-pub const OBSERVATION_VERSION: i64 = 1;
+/// Version of the observation's JSON. A reader reads the version before it, too (there every entity was the actor), and
+/// refuses every other.
+pub const OBSERVATION_VERSION: i64 = 2;
 
 impl<'a> Observation<'a> {
-    /// Addresses an event: gives it an id from `position` if it has none and caps its time at `reference_ms`
+    /// Addresses an event to its actor: gives it an id from `position` if it has none and caps its time at `reference_ms`
     /// (the record's timestamp) when it is more than [`MAX_AHEAD_MS`] ahead of it.
     pub fn new(mut event: Event<'a>, entity: Entity<'a>, position: &Position, reference_ms: i64) -> Observation<'a> {
         let clamped = event.event_time_ms > reference_ms.saturating_add(MAX_AHEAD_MS);
@@ -54,7 +57,7 @@ impl<'a> Observation<'a> {
         if !has_own_id {
             event.event_id = Some(format!("{}/{}/{}", position.topic, position.partition, position.offset).into());
         }
-        Observation { event, entity, has_own_id, clamped, source: position.clone(), reference_ms }
+        Observation { event, entity, is_actor: true, has_own_id, clamped, source: position.clone(), reference_ms }
     }
 
     /// Writes the observation as the value of a record of the observations topic; the record's key is the entity's text.
@@ -67,6 +70,7 @@ impl<'a> Observation<'a> {
         object.int("_partition", Some(self.source.partition.into()));
         object.int("_offset", Some(self.source.offset));
         object.int("_at", Some(self.reference_ms));
+        object.truth("_actor", self.is_actor.then_some(true));
         object.truth("_own", self.has_own_id.then_some(true));
         object.truth("_clamped", self.clamped.then_some(true));
         object.event(&self.event, |object| object.int("event_time", Some(self.event.event_time_ms)));
@@ -75,11 +79,18 @@ impl<'a> Observation<'a> {
 
     /// Reads a record of the observations topic.
     pub fn decode(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Result<Observation<'a>, Rejection> {
+        Observation::decode_about(entity_of(key), value)
+    }
+
+    /// Reads the value of an observation about an entity that is known.
+    pub(crate) fn decode_about(entity: Result<Entity<'a>, Rejection>, value: Option<&'a [u8]>) -> Result<Observation<'a>, Rejection> {
         let (event, envelope) = read(value, Dialect::Observation)?;
-        let Envelope { version, topic, partition, offset, reference_ms, has_own_id, clamped } = envelope;
-        if version != Some(OBSERVATION_VERSION) {
-            return Err(Rejection::new(Reason::WrongType, "observation version"));
-        }
+        let Envelope { version, topic, partition, offset, reference_ms, is_actor, has_own_id, clamped } = envelope;
+        let is_actor = match version {
+            Some(OBSERVATION_VERSION) => is_actor,
+            Some(1) => true,
+            _ => return Err(Rejection::new(Reason::WrongType, "observation version")),
+        };
         let missing = |name: &str| Rejection::new(Reason::MissingField, name);
         let partition = partition.ok_or_else(|| missing("_partition"))?;
         let source = Position {
@@ -91,7 +102,7 @@ impl<'a> Observation<'a> {
         if event.event_id.is_none() {
             return Err(missing("event_id"));
         }
-        Ok(Observation { event, entity: entity_of(key)?, has_own_id, clamped, source, reference_ms })
+        Ok(Observation { event, entity: entity?, is_actor, has_own_id, clamped, source, reference_ms })
     }
 }
 
@@ -133,6 +144,13 @@ mod tests {
     }
 
     #[test]
+    fn an_observation_of_the_version_before_is_the_actor_s() {
+        let value = br#"{"_v":1,"_topic":"app.requests","_partition":3,"_offset":42,"_at":1760000000500,"event_id":"e1",
+            "event_time":1760000000000,"event_type":"t"}"#;
+        assert_eq!(Observation::decode(Some(b"user:u1"), Some(value)).map(|o| o.is_actor), Ok(true));
+    }
+
+    #[test]
     fn an_id_made_from_the_longest_topic_is_read_back() {
         let bytes = event("");
         let position = Position { topic: "t".repeat(249), partition: i32::MAX, offset: i64::MAX };
@@ -151,12 +169,12 @@ mod tests {
             let refused = Observation::decode(key, Some(value.as_bytes())).map_err(|r| r.to_string());
             assert_eq!(refused, Err(expected.to_owned()), "{value}");
         };
-        check(Some(&key), &value.replace(r#""_v":1"#, r#""_v":2"#), "wrong_type: observation version");
-        check(Some(&key), &value.replace(r#""_v":1,"#, ""), "wrong_type: observation version");
+        check(Some(&key), &value.replace(r#""_v":2"#, r#""_v":3"#), "wrong_type: observation version");
+        check(Some(&key), &value.replace(r#""_v":2,"#, ""), "wrong_type: observation version");
         check(Some(&key), std::str::from_utf8(&bytes).unwrap(), "wrong_type: observation version");
         check(Some(&key), &value.replace(r#""_offset":42,"#, ""), "missing_field: _offset");
         check(Some(&key), &value.replace(r#""_partition":3"#, r#""_partition":3000000000"#), "wrong_type: _partition");
-        check(Some(&key), &value.replace(r#""_at":"#, r#""_v":1,"_at":"#), "duplicate_key: observation version");
+        check(Some(&key), &value.replace(r#""_at":"#, r#""_v":2,"_at":"#), "duplicate_key: observation version");
         check(Some(&key), &value.replace(r#""event_id":"e1","#, ""), "missing_field: event_id");
         check(None, &value, "wrong_type: observation key");
         check(Some(b"cat:x"), &value, "wrong_type: observation key");

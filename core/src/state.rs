@@ -2,13 +2,16 @@
 //!
 //! What a rule remembers lives in slots, keyed by the rule and, for rules with `per`, by the sub-key's hash. A slot that
 //! ended more than [`SLOT_GRACE_MS`] before the entity's newest event reads as absent whether or not it is still there,
-//! so that it can be dropped whenever it suits (when the state is encoded) without changing any decision.
+//! so that it can be dropped whenever it suits (when the state is encoded) without changing any decision. A slot that
+//! waits for a time to come is there until that time was dealt with.
 //!
 //! The encoding is frozen per version: a new binary reads the versions before it, an old one refuses what it cannot read.
 
 mod codec;
+mod memory;
 
 pub use codec::StateError;
+pub use memory::{Cell, Edge, Memory, Pending, Ring, Run, Step};
 
 /// How long past its end a slot is kept for events that arrive out of order, in milliseconds of the entity's own time.
 pub const SLOT_GRACE_MS: i64 = 60_000;
@@ -18,11 +21,15 @@ pub const SLOT_GRACE_MS: i64 = 60_000;
 pub struct ActorState {
     /// Time of the newest event that was counted, milliseconds; `None` for none yet.
     pub newest_ms: Option<i64>,
-    /// Past this event time the state reads as empty.
+    /// Past this event time the state reads as empty, but for what waits.
     pub expire_at_ms: i64,
     /// Past this reference time (record time) it may be deleted. Apart from the expiry, because the events of an entity may
     /// be old when they are read: a state that still matters to them must not go.
     pub delete_after_ms: i64,
+    /// Which windows the rules had when it was last changed, and the event time from which they have them; 0 and
+    /// `i64::MIN` for a state that has known no other.
+    pub(crate) windows: u64,
+    pub(crate) windows_since_ms: i64,
     /// Hashes of the most recent event ids, oldest first.
     pub(crate) seen: Vec<u64>,
     /// Sorted by (rule, sub).
@@ -38,55 +45,27 @@ pub struct Slot {
     pub rule: u64,
     /// Hash of the sub-key; 0 for rules without `per`.
     pub sub: u64,
-    /// What it remembers.
+    /// The time from which it no longer matters.
+    pub end_ms: i64,
+    /// The longest time its rule looks back, when it was last changed.
+    pub window_ms: i64,
+    /// Until this event time it may know less than its rule looks back; `i64::MIN` when it knows all.
+    pub warm_ms: i64,
+    /// Whether its condition holds, and its firings.
+    pub edge: Edge,
+    /// What its detector remembers.
     pub memory: Memory,
 }
 
-/// The memory of a detector.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Memory {
-    /// A window that started with its first hit.
-    Fixed {
-        /// It is over at this time.
-        end_ms: i64,
-        /// Hits so far.
-        count: u32,
-    },
-    /// The newest hits of a sliding window.
-    Sliding {
-        /// Times, ascending; at most the threshold plus a few for stragglers.
-        times_ms: Vec<i64>,
-        /// It matters until this time.
-        end_ms: i64,
-        /// The condition held at the newest hit.
-        on: bool,
-        /// When it last fired; `i64::MIN` for never.
-        fired_ms: i64,
-    },
-    /// When a `match` rule with a cooldown last fired.
-    Fired {
-        /// Then.
-        at_ms: i64,
-        /// It matters until this time.
-        end_ms: i64,
-    },
-}
-
-impl Memory {
-    /// The time from which it no longer matters.
-    pub fn end_ms(&self) -> i64 {
-        match self {
-            Memory::Fixed { end_ms, .. } | Memory::Sliding { end_ms, .. } | Memory::Fired { end_ms, .. } => *end_ms,
-        }
+impl Slot {
+    /// The earliest time that something in it waits for.
+    fn next_due_ms(&self) -> Option<i64> {
+        self.memory.next_due_ms()
     }
 
-    /// How much would be lost with it: the order in which full sub-keys make room.
-    fn weight(&self) -> (u32, i64) {
-        match self {
-            Memory::Fixed { end_ms, count } => (*count, *end_ms),
-            Memory::Sliding { end_ms, times_ms, .. } => (times_ms.len() as u32, *end_ms),
-            Memory::Fired { end_ms, .. } => (1, *end_ms),
-        }
+    /// How much would be lost with it: the order in which full sub-keys make room. What waits goes last.
+    fn weight(&self) -> (bool, u64, i64) {
+        (self.next_due_ms().is_some(), self.memory.weight(), self.end_ms)
     }
 }
 
@@ -95,15 +74,16 @@ impl Memory {
 pub enum Room {
     /// There was room.
     Free,
-    /// A sub-key that still mattered had to go.
+    /// Something that still mattered had to go.
     Dropped,
 }
 
 impl ActorState {
-    /// Empties it if the event comes after its expiry.
+    /// Empties it if the event comes after its expiry. What waits for a time to come stays.
     pub fn expire(&mut self, event_ms: i64) {
         if self.newest_ms.is_some() && event_ms > self.expire_at_ms {
-            *self = ActorState { changed: true, ..ActorState::default() };
+            let waiting = std::mem::take(&mut self.slots).into_iter().filter(|slot| slot.next_due_ms().is_some()).collect();
+            *self = ActorState { changed: true, slots: waiting, delete_after_ms: self.delete_after_ms, ..ActorState::default() };
         }
     }
 
@@ -121,6 +101,21 @@ impl ActorState {
         self.delete_after_ms = self.delete_after_ms.max(reference_ms.saturating_add(still_ms));
     }
 
+    /// Notes which windows the rules have (a hash), so that what is remembered since a change is known to be partial.
+    pub fn note_windows(&mut self, event_ms: i64, windows: u64) {
+        if self.windows == windows {
+            return;
+        }
+        self.windows_since_ms = if self.windows == 0 { i64::MIN } else { event_ms };
+        self.windows = windows;
+        self.changed = true;
+    }
+
+    /// The event time since which the rules look back as they do; `i64::MIN` for all of this state's life.
+    pub fn windows_since_ms(&self) -> i64 {
+        self.windows_since_ms
+    }
+
     /// Whether this event id is among the most recent ones.
     pub fn has_seen(&self, id: u64) -> bool {
         self.seen.contains(&id)
@@ -136,31 +131,31 @@ impl ActorState {
     }
 
     fn is_live(&self, slot: &Slot) -> bool {
-        self.newest_ms.is_none_or(|newest| slot.memory.end_ms().saturating_add(SLOT_GRACE_MS) > newest)
+        slot.next_due_ms().is_some() || self.newest_ms.is_none_or(|newest| slot.end_ms.saturating_add(SLOT_GRACE_MS) > newest)
     }
 
-    /// The memory of a rule and sub-key, if it still matters.
-    pub fn memory(&mut self, rule: u64, sub: u64) -> Option<&mut Memory> {
+    /// The slot of a rule and sub-key, if it still matters.
+    pub fn slot(&mut self, rule: u64, sub: u64) -> Option<&mut Slot> {
         let at = self.slots.binary_search_by_key(&(rule, sub), |s| (s.rule, s.sub)).ok()?;
         if !self.is_live(&self.slots[at]) {
             return None;
         }
-        Some(&mut self.slots[at].memory)
+        Some(&mut self.slots[at])
     }
 
-    /// Stores the memory of a rule and sub-key. When the rule already has `bound` sub-keys that matter, the one with the
-    /// lowest count goes (the one that ends first among equals).
-    pub fn put(&mut self, rule: u64, sub: u64, memory: Memory, bound: usize) -> Room {
+    /// Stores a slot. When its rule already has `bound` sub-keys that matter, the one with the lowest count goes (the one
+    /// that ends first among equals; one that waits for a time last of all).
+    pub fn put(&mut self, slot: Slot, bound: usize) -> Room {
         self.changed = true;
-        match self.slots.binary_search_by_key(&(rule, sub), |s| (s.rule, s.sub)) {
+        match self.slots.binary_search_by_key(&(slot.rule, slot.sub), |s| (s.rule, s.sub)) {
             Ok(at) => {
-                self.slots[at].memory = memory;
+                self.slots[at] = slot;
                 Room::Free
             }
             Err(_) => {
-                let room = self.make_room(rule, bound);
-                let at = self.slots.partition_point(|s| (s.rule, s.sub) < (rule, sub));
-                self.slots.insert(at, Slot { rule, sub, memory });
+                let room = self.make_room(slot.rule, bound);
+                let at = self.slots.partition_point(|s| (s.rule, s.sub) < (slot.rule, slot.sub));
+                self.slots.insert(at, slot);
                 room
             }
         }
@@ -172,24 +167,43 @@ impl ActorState {
         if to - from < bound {
             return Room::Free;
         }
-        let newest = self.newest_ms;
-        let live = |s: &Slot| newest.is_none_or(|newest| s.memory.end_ms().saturating_add(SLOT_GRACE_MS) > newest);
-        self.slots = std::mem::take(&mut self.slots).into_iter().filter(|s| s.rule != rule || live(s)).collect();
+        let slots = std::mem::take(&mut self.slots);
+        self.slots = slots.into_iter().filter(|s| s.rule != rule || self.is_live(s)).collect();
         let to = self.slots.partition_point(|s| s.rule <= rule);
         if to - from < bound {
             return Room::Free;
         }
-        if let Some(at) = (from..to).min_by_key(|&i| (self.slots[i].memory.weight(), self.slots[i].sub)) {
+        if let Some(at) = (from..to).min_by_key(|&i| (self.slots[i].weight(), self.slots[i].sub)) {
             self.slots.remove(at);
         }
         Room::Dropped
     }
 
+    /// The earliest time that something in it waits for.
+    pub fn next_due_ms(&self) -> Option<i64> {
+        self.slots.iter().filter_map(Slot::next_due_ms).min()
+    }
+
+    /// Takes out what waits for the earliest time of all, if that is not after `until_ms`; with its rule's and sub-key's
+    /// hash. Among equals the lower rule goes first.
+    pub fn take_due(&mut self, until_ms: i64) -> Option<(u64, u64, Pending)> {
+        let due = |slot: &Slot| slot.next_due_ms().filter(|due| *due <= until_ms);
+        let slot = self.slots.iter_mut().filter(|slot| due(slot).is_some()).min_by_key(|slot| slot.next_due_ms())?;
+        let pending = slot.memory.take_due()?;
+        self.changed = true;
+        Some((slot.rule, slot.sub, pending))
+    }
+
+    /// The edge of a rule and sub-key, whether or not its slot still matters to new events.
+    pub fn edge(&mut self, rule: u64, sub: u64) -> Option<&mut Edge> {
+        let at = self.slots.binary_search_by_key(&(rule, sub), |s| (s.rule, s.sub)).ok()?;
+        Some(&mut self.slots[at].edge)
+    }
+
     /// Roughly the bytes it takes in memory.
     pub fn memory_bytes(&self) -> usize {
-        let times: usize =
-            self.slots.iter().map(|s| if let Memory::Sliding { times_ms, .. } = &s.memory { times_ms.capacity() * 8 } else { 0 }).sum();
-        size_of::<ActorState>() + self.slots.capacity() * size_of::<Slot>() + self.seen.capacity() * 8 + times
+        let memories: usize = self.slots.iter().map(|s| s.memory.heap_bytes()).sum();
+        size_of::<ActorState>() + self.slots.capacity() * size_of::<Slot>() + self.seen.capacity() * 8 + memories
     }
 }
 
@@ -197,46 +211,54 @@ impl ActorState {
 mod tests {
     use super::*;
 
-    fn fixed(end_ms: i64, count: u32) -> Memory {
-        Memory::Fixed { end_ms, count }
+    fn fixed(rule: u64, sub: u64, end_ms: i64, count: u32) -> Slot {
+        let memory = Memory::Fixed { end_ms, count };
+        Slot { rule, sub, end_ms, window_ms: 1_000, warm_ms: i64::MIN, edge: Edge::default(), memory }
     }
 
     #[test]
     fn a_slot_past_its_grace_reads_as_absent_whether_or_not_it_was_dropped() {
         let mut state = ActorState::default();
         state.note(1_000, 600_000);
-        state.put(1, 0, fixed(2_000, 7), 64);
-        assert!(state.memory(1, 0).is_some());
+        state.put(fixed(1, 0, 2_000, 7), 64);
+        assert!(state.slot(1, 0).is_some());
         state.note(2_000 + SLOT_GRACE_MS, 600_000);
-        assert!(state.memory(1, 0).is_none());
+        assert!(state.slot(1, 0).is_none());
         let mut bytes = Vec::new();
         state.encode(&mut bytes);
         let mut reloaded = ActorState::decode(&bytes).expect("own bytes");
-        assert!(reloaded.memory(1, 0).is_none());
+        assert!(reloaded.slot(1, 0).is_none());
     }
 
     #[test]
     fn full_sub_keys_make_room_expired_first_then_lowest_count() {
         let mut state = ActorState::default();
         state.note(100_000, 600_000);
-        state.put(1, 1, fixed(200_000, 9), 2);
-        state.put(1, 2, fixed(10_000, 9), 2);
-        state.put(2, 5, fixed(200_000, 1), 2);
-        assert_eq!(state.put(1, 3, fixed(200_000, 2), 2), Room::Free, "the expired one went");
-        assert_eq!(state.put(1, 4, fixed(200_000, 1), 2), Room::Dropped, "the lowest count went");
-        assert!(state.memory(1, 1).is_some() && state.memory(1, 3).is_none() && state.memory(1, 4).is_some());
-        assert!(state.memory(2, 5).is_some(), "another rule's sub-keys are untouched");
+        state.put(fixed(1, 1, 200_000, 9), 2);
+        state.put(fixed(1, 2, 10_000, 9), 2);
+        state.put(fixed(2, 5, 200_000, 1), 2);
+        assert_eq!(state.put(fixed(1, 3, 200_000, 2), 2), Room::Free, "the expired one went");
+        assert_eq!(state.put(fixed(1, 4, 200_000, 1), 2), Room::Dropped, "the lowest count went");
+        assert!(state.slot(1, 1).is_some() && state.slot(1, 3).is_none() && state.slot(1, 4).is_some());
+        assert!(state.slot(2, 5).is_some(), "another rule's sub-keys are untouched");
     }
 
     #[test]
-    fn past_its_expiry_a_state_is_empty() {
+    fn past_its_expiry_a_state_is_empty_but_for_what_waits() {
         let mut state = ActorState::default();
         state.note(1_000, 500);
         state.remember(77, 16);
+        let pending = Pending { join: 1, opened_ms: 900, due_ms: 9_000, opening: Box::default() };
+        let memory = Memory::Sequence { runs: Vec::new(), pending: vec![pending.clone()] };
+        state.put(fixed(1, 0, 1_200, 3), 64);
+        state.put(Slot { memory, ..fixed(2, 0, 1_200, 0) }, 64);
         state.expire(1_500);
         assert!(state.has_seen(77));
         state.expire(1_501);
         assert_eq!(state.newest_ms, None);
-        assert!(!state.has_seen(77));
+        assert!(!state.has_seen(77) && state.slot(1, 0).is_none());
+        assert_eq!(state.take_due(8_999), None);
+        assert_eq!(state.take_due(9_000), Some((2, 0, pending)));
+        assert_eq!(state.next_due_ms(), None);
     }
 }

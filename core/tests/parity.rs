@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tripline_core::decision::Decision;
 use tripline_core::engine::{Emit, Engine};
-use tripline_core::entity::Entity;
 use tripline_core::event::Event;
 use tripline_core::flags::FlagSnapshot;
-use tripline_core::observation::{Observation, Position};
+use tripline_core::observation::Position;
 use tripline_core::rule::RuleSet;
 use tripline_core::rule::load::{SourceFile, load};
 use tripline_core::state::ActorState;
@@ -37,12 +36,10 @@ fn decide(engine: &Engine, events: &str) -> Vec<Decision> {
     let mut decisions = Vec::new();
     for (number, line) in events.lines().enumerate() {
         let event = Event::decode(Some(line.as_bytes())).unwrap_or_else(|rejection| panic!("line {number}: {rejection:?}"));
-        let actor = engine.actor(&event);
-        let entity = Entity { kind: actor.kind, id: actor.id.into_owned().into() };
-        let state = states.entry(entity.to_string()).or_default();
         let reference_ms = event.event_time_ms;
         let position = Position { topic: "file".into(), partition: 0, offset: number as i64 };
-        let observation = Observation::new(event, entity, &position, reference_ms);
+        let Some(observation) = engine.address(event, &position, reference_ms).into_actor() else { continue };
+        let state = states.entry(observation.entity.to_string()).or_default();
         engine.process(&observation, state, &mut decisions);
     }
     decisions

@@ -10,164 +10,158 @@
 //! came before them. [`SPARE`] more are kept for events that arrive out of order. Fixed windows start with their first hit
 //! and run in arrival order, as anomaly-infra's counters do.
 
-use super::{Firing as Fired, Verdict};
-use crate::rule::{Firing, Rule, Window};
-use crate::state::{ActorState, Memory, Room};
+use super::{Detector, Figure, Firing, Look, Row, Seen};
+use crate::expr::Scope;
+use crate::rule::Rhythm;
+use crate::rule::load::codes;
+use crate::rule::load::fields::{Fields, Keys, duration, of_setting, whole, word};
+use crate::rule::load::report::Report;
+use crate::rule::load::tree::{Node, Tree};
+use crate::state::{Memory, Room};
+
+/// The row of the registry.
+pub const ROW: Row = Row { name: "count", keys: &KEYS, read };
+
+const KEYS: Keys = Keys { what: "`count`", known: &["at_least", "within", "window", "firing"], later: &["all_of", "any_of"] };
 
 /// Times kept beyond the threshold, so that a straggler does not push out one that still decides.
 pub const SPARE: usize = 4;
+/// The highest threshold of a sliding window, which is exact.
+pub const MAX_SLIDING: i64 = 64;
+/// The highest threshold of a fixed window.
+pub const MAX_FIXED: i64 = 1_000_000;
 
-/// The rule's numbers.
-#[derive(Debug, Clone, Copy)]
-pub struct Spec {
-    /// Threshold K.
-    pub at_least: u32,
-    /// Length of the window, milliseconds.
-    pub within_ms: i64,
-    /// Sliding or fixed.
-    pub window: Window,
-    /// Edge or every.
-    pub firing: Firing,
+/// How the window is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Window {
+    /// `(t - within, t]`, exact.
+    Sliding,
+    /// Starts with the first hit and ends `within` later; the next hit starts a new one. In arrival order.
+    Fixed,
 }
 
-/// Counts one event.
-pub fn observe(rule: &Rule, sub: u64, event_ms: i64, state: &mut ActorState, spec: Spec) -> Verdict {
-    match spec.window {
-        Window::Fixed => fixed(rule, sub, event_ms, state, spec),
-        Window::Sliding => sliding(rule, sub, event_ms, state, spec),
+#[derive(Debug)]
+struct Count {
+    at_least: u32,
+    within_ms: i64,
+    window: Window,
+    rhythm: Rhythm,
+}
+
+fn read(node: &Node, _: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<dyn Detector>> {
+    let fields = Fields::open(node, &KEYS, report)?;
+    let within_ms = fields.need("within", report).and_then(|n| duration(n, "`within`", super::MAX_WITHIN_MS, report));
+    let window = fields
+        .get("window")
+        .map_or(Some(Window::Sliding), |n| word(n, "`window`", &[("sliding", Window::Sliding), ("fixed", Window::Fixed)], report));
+    let rhythm = fields
+        .get("firing")
+        .map_or(Some(Rhythm::Edge), |n| word(n, "`firing`", &[("edge", Rhythm::Edge), ("every", Rhythm::Every)], report));
+    let at_least = fields.need("at_least", report).and_then(|n| at_least(n, window?, report));
+    Some(Box::new(Count { at_least: at_least?, within_ms: within_ms?, window: window?, rhythm: rhythm? }))
+}
+
+fn at_least(node: &Node, window: Window, report: &mut Report<'_>) -> Option<u32> {
+    let limit = match window {
+        Window::Sliding => MAX_SLIDING,
+        Window::Fixed => MAX_FIXED,
+    };
+    match node.value {
+        Tree::Int(given) if given > limit && window == Window::Sliding => {
+            let message = format!("`at_least` is {given}{}, a sliding window is exact up to {MAX_SLIDING}", of_setting(node));
+            report.problem(codes::RANGE, node.at, message, Some("write `window: fixed` for a higher threshold".into()));
+            None
+        }
+        Tree::Int(given) if given < 1 => {
+            let message = format!("`at_least` is {given}{}, it must be 1 to {limit}", of_setting(node));
+            report.problem(codes::RANGE, node.at, message, Some("1 fires on every event that passes `when`".into()));
+            None
+        }
+        _ => whole(node, "`at_least`", 1..=limit, report).and_then(|n| u32::try_from(n).ok()),
     }
 }
 
-fn fixed(rule: &Rule, sub: u64, event_ms: i64, state: &mut ActorState, spec: Spec) -> Verdict {
-    let (count, room) = match state.memory(rule.slot, sub) {
-        Some(Memory::Fixed { end_ms, count }) if event_ms < *end_ms => {
-            *count = count.saturating_add(1);
-            (*count, Room::Free)
-        }
-        _ => {
-            let memory = Memory::Fixed { end_ms: event_ms.saturating_add(spec.within_ms), count: 1 };
-            (1, state.put(rule.slot, sub, memory, rule.per_max))
-        }
-    };
-    state.note(event_ms, spec.within_ms);
-    let fires = match spec.firing {
-        Firing::Every => count >= spec.at_least,
-        Firing::Edge => count == spec.at_least,
-    };
-    Verdict { firing: fires.then_some(Fired { count, within_ms: spec.within_ms }), room }
-}
-
-fn sliding(rule: &Rule, sub: u64, event_ms: i64, state: &mut ActorState, spec: Spec) -> Verdict {
-    let keep_ms = spec.within_ms.saturating_add(rule.signal.once_per_ms);
-    let end = event_ms.saturating_add(keep_ms);
-    let (firing, room) = match state.memory(rule.slot, sub) {
-        Some(Memory::Sliding { times_ms, end_ms, on, fired_ms }) => {
-            *end_ms = end.max(*end_ms);
-            (slide(times_ms, on, fired_ms, event_ms, rule.signal.once_per_ms, spec), Room::Free)
-        }
-        _ => {
-            let (mut times_ms, mut on, mut fired_ms) = (Vec::new(), false, i64::MIN);
-            let firing = slide(&mut times_ms, &mut on, &mut fired_ms, event_ms, rule.signal.once_per_ms, spec);
-            (firing, state.put(rule.slot, sub, Memory::Sliding { times_ms, end_ms: end, on, fired_ms }, rule.per_max))
-        }
-    };
-    state.note(event_ms, keep_ms);
-    Verdict { firing, room }
-}
-
-/// Inserts a time in order and answers whether the rule fires.
-fn slide(times_ms: &mut Vec<i64>, on: &mut bool, fired_ms: &mut i64, event_ms: i64, once_per_ms: i64, spec: Spec) -> Option<Fired> {
-    let k = spec.at_least as usize;
-    let window = |end_ms: i64, times: &[i64]| {
-        times.partition_point(|t| *t <= end_ms) - times.partition_point(|t| *t <= end_ms.saturating_sub(spec.within_ms))
-    };
-    // Just before this event the condition may have turned false by the passing of time alone.
-    if window(event_ms, times_ms) < k {
-        *on = false;
-    }
-    let at = times_ms.partition_point(|t| *t <= event_ms);
-    times_ms.insert(at, event_ms);
-    // A straggler completes a window that ends at a later event: look at each stored window that contains it.
-    let completed = times_ms[at..]
-        .iter()
-        .take_while(|end| event_ms > end.saturating_sub(spec.within_ms))
-        .map(|end| window(*end, times_ms))
-        .max()
-        .unwrap_or(0);
-    let surplus = times_ms.len().saturating_sub(k + SPARE);
-    times_ms.drain(..surplus);
-    if completed < k {
-        return None;
-    }
-    let was_on = std::mem::replace(on, true);
-    let rested = *fired_ms == i64::MIN || event_ms >= fired_ms.saturating_add(once_per_ms);
-    let fires = match spec.firing {
-        Firing::Every => true,
-        Firing::Edge if was_on => once_per_ms > 0 && rested,
-        Firing::Edge => rested,
-    };
-    if !fires {
-        return None;
-    }
-    *fired_ms = event_ms;
-    Some(Fired { count: completed as u32, within_ms: spec.within_ms })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn spec(at_least: u32, within_ms: i64, firing: Firing) -> Spec {
-        Spec { at_least, within_ms, window: Window::Sliding, firing }
+impl Count {
+    fn firing(&self, count: u64) -> Firing {
+        Firing { count, within_ms: self.within_ms, figure: Figure::Events }
     }
 
-    fn firings(times: &[i64], once_per_ms: i64, spec: Spec) -> Vec<i64> {
-        let (mut kept, mut on, mut fired) = (Vec::new(), false, i64::MIN);
-        times.iter().copied().filter(|t| slide(&mut kept, &mut on, &mut fired, *t, once_per_ms, spec).is_some()).collect()
-    }
-
-    #[test]
-    fn the_window_is_open_at_its_start_and_closed_at_its_end() {
-        assert_eq!(firings(&[0, 5, 10], 0, spec(3, 10, Firing::Edge)), [] as [i64; 0], "0 is not in (0, 10]");
-        assert_eq!(firings(&[1, 5, 10], 0, spec(3, 10, Firing::Edge)), [10]);
-        assert_eq!(firings(&[5, 5, 5], 0, spec(3, 10, Firing::Edge)), [5], "equal times count");
-    }
-
-    #[test]
-    fn an_edge_fires_once_until_the_count_fell_below() {
-        assert_eq!(firings(&[1, 2, 3, 4, 5], 0, spec(3, 10, Firing::Edge)), [3]);
-        assert_eq!(firings(&[1, 2, 3, 20, 21, 22], 0, spec(3, 10, Firing::Edge)), [3, 22]);
-        assert_eq!(firings(&[1, 2, 3, 4, 5, 6, 7], 3, spec(3, 10, Firing::Edge)), [3, 6], "while it stays, once per cooldown");
-        assert_eq!(firings(&[1, 2, 3, 20, 21, 22], 100, spec(3, 10, Firing::Edge)), [3], "a fresh edge within the cooldown is held");
-    }
-
-    #[test]
-    fn a_straggler_inside_the_window_still_counts() {
-        assert_eq!(firings(&[1, 9, 3], 0, spec(3, 10, Firing::Edge)), [3], "1, 3 and 9 lie in one window");
-        assert_eq!(firings(&[1, 12, 3], 0, spec(3, 10, Firing::Edge)), [] as [i64; 0]);
-    }
-
-    proptest! {
-        #[test]
-        fn in_order_the_newest_k_times_decide_exactly(gaps in proptest::collection::vec(0i64..8, 1..200), k in 1u32..12, within in 1i64..40) {
-            let times: Vec<i64> = gaps.iter().scan(0, |at, gap| { *at += gap; Some(*at) }).collect();
-            let expected: Vec<i64> = (0..times.len())
-                .filter(|i| times[..=*i].iter().filter(|t| **t > times[*i] - within).count() >= k as usize)
-                .map(|i| times[i])
-                .collect();
-            prop_assert_eq!(firings(&times, 0, spec(k, within, Firing::Every)), expected);
-        }
-
-        #[test]
-        fn out_of_order_nothing_fires_that_brute_force_would_not(times in proptest::collection::vec(0i64..60, 1..80), k in 1u32..8, within in 1i64..30) {
-            for (i, _) in times.iter().enumerate() {
-                let (mut kept, mut on, mut fired) = (Vec::new(), false, i64::MIN);
-                let fires = times[..=i].iter().map(|t| slide(&mut kept, &mut on, &mut fired, *t, 0, spec(k, within, Firing::Every))).next_back().flatten();
-                let brute = times[..=i].iter().any(|end| times[i] <= *end && times[i] > end - within
-                    && times[..=i].iter().filter(|t| **t <= *end && **t > end - within).count() >= k as usize);
-                prop_assert!(fires.is_none() || brute);
+    fn fixed(&self, at_ms: i64, memory: &mut Memory) -> Seen {
+        let (now, end_ms) = match memory {
+            Memory::Fixed { end_ms, count } if at_ms < *end_ms => {
+                *count = count.saturating_add(1);
+                (*count, *end_ms)
             }
+            _ => {
+                let end_ms = at_ms.saturating_add(self.within_ms);
+                *memory = Memory::Fixed { end_ms, count: 1 };
+                (1, end_ms)
+            }
+        };
+        let met = now >= self.at_least;
+        Seen { lapsed: now <= self.at_least, firing: met.then(|| self.firing(now.into())), holds: met, end_ms, room: Room::Free }
+    }
+
+    fn sliding(&self, at_ms: i64, times_ms: &mut Vec<i64>) -> Seen {
+        let k = self.at_least as usize;
+        let window = |end_ms: i64, times: &[i64]| {
+            times.partition_point(|t| *t <= end_ms) - times.partition_point(|t| *t <= end_ms.saturating_sub(self.within_ms))
+        };
+        let newest_ms = times_ms.last().copied().unwrap_or(i64::MIN);
+        let lapsed = at_ms >= newest_ms && window(at_ms, times_ms) < k;
+        let at = times_ms.partition_point(|t| *t <= at_ms);
+        times_ms.insert(at, at_ms);
+        // A straggler completes a window that ends at a later event: look at each stored window that contains it.
+        let completed = times_ms[at..]
+            .iter()
+            .take_while(|end| at_ms > end.saturating_sub(self.within_ms))
+            .map(|end| window(*end, times_ms))
+            .max()
+            .unwrap_or(0);
+        let holds = window(at_ms.max(newest_ms), times_ms) >= k;
+        let surplus = times_ms.len().saturating_sub(k + SPARE);
+        times_ms.drain(..surplus);
+        let firing = (completed >= k).then(|| self.firing(completed as u64));
+        Seen { lapsed, firing, holds, end_ms: at_ms.saturating_add(self.within_ms), room: Room::Free }
+    }
+}
+
+impl Detector for Count {
+    fn name(&self) -> &'static str {
+        ROW.name
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        Some(Memory::Window { times_ms: Vec::new(), rings: Vec::new() })
+    }
+
+    fn observe(&self, look: &Look<'_>, memory: &mut Memory) -> Seen {
+        if self.window == Window::Fixed {
+            return self.fixed(look.at_ms, memory);
+        }
+        if !matches!(memory, Memory::Window { .. }) {
+            *memory = Memory::Window { times_ms: Vec::new(), rings: Vec::new() };
+        }
+        let Memory::Window { times_ms, .. } = memory else { unreachable!("it was made a window") };
+        self.sliding(look.at_ms, times_ms)
+    }
+
+    fn rhythm(&self) -> Rhythm {
+        self.rhythm
+    }
+
+    fn cools_down(&self) -> bool {
+        self.window == Window::Sliding
+    }
+
+    fn window_ms(&self) -> i64 {
+        self.within_ms
+    }
+
+    fn most_bytes(&self) -> usize {
+        match self.window {
+            Window::Fixed => 12,
+            Window::Sliding => (self.at_least as usize + SPARE) * 5 + 2,
         }
     }
 }

@@ -4,23 +4,52 @@
 //! that names another tenant, an anomaly the app itself reports. **Signals.** One per event, or one per `once_per`.
 //! **Tuning.** All of it is in `when`. **Example.** `detect: { match: {} }`.
 
-use super::{Firing, Verdict};
-use crate::rule::Rule;
-use crate::state::{ActorState, Memory, Room};
+use super::{Detector, Figure, Firing, Look, Row, Seen};
+use crate::expr::Scope;
+use crate::rule::load::fields::{Fields, Keys};
+use crate::rule::load::report::Report;
+use crate::rule::load::tree::{Node, Tree};
+use crate::state::{Memory, Room};
 
-/// Fires, unless the rule fired within `once_per` before. Without a cooldown nothing is remembered.
-pub fn observe(rule: &Rule, sub: u64, event_ms: i64, state: &mut ActorState) -> Verdict {
-    let fires = Verdict { firing: Some(Firing { count: 1, within_ms: 0 }), room: Room::Free };
-    let cooldown_ms = rule.signal.once_per_ms;
-    if cooldown_ms == 0 {
-        return fires;
+/// The row of the registry.
+pub const ROW: Row = Row { name: "match", keys: &KEYS, read };
+
+const KEYS: Keys = Keys { what: "`match`", known: &[], later: &[] };
+
+#[derive(Debug)]
+struct Match;
+
+fn read(node: &Node, _: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<dyn Detector>> {
+    if !matches!(node.value, Tree::Null) {
+        Fields::open(node, &KEYS, report)?;
     }
-    if let Some(Memory::Fired { at_ms, .. }) = state.memory(rule.slot, sub)
-        && event_ms < at_ms.saturating_add(cooldown_ms)
-    {
-        return Verdict { firing: None, room: Room::Free };
+    Some(Box::new(Match))
+}
+
+impl Detector for Match {
+    fn name(&self) -> &'static str {
+        ROW.name
     }
-    state.note(event_ms, cooldown_ms);
-    let room = state.put(rule.slot, sub, Memory::Fired { at_ms: event_ms, end_ms: event_ms.saturating_add(cooldown_ms) }, rule.per_max);
-    Verdict { room, ..fires }
+
+    fn memory(&self) -> Option<Memory> {
+        None
+    }
+
+    fn observe(&self, look: &Look<'_>, _: &mut Memory) -> Seen {
+        let firing = Firing { count: 1, within_ms: 0, figure: Figure::One };
+        // Each event is an edge of its own.
+        Seen { lapsed: true, firing: Some(firing), holds: false, end_ms: look.at_ms, room: Room::Free }
+    }
+
+    fn window_ms(&self) -> i64 {
+        0
+    }
+
+    fn most_bytes(&self) -> usize {
+        0
+    }
+
+    fn variables(&self) -> &'static [&'static str] {
+        &[]
+    }
 }

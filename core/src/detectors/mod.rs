@@ -1,38 +1,192 @@
-//! Code that turns matching events into firings: one file per detector.
+//! Code that turns matching events into firings: one file per detector, one row in [`REGISTRY`].
 //!
-//! A detector sees the memory of its rule (and sub-key), the event's time, and answers whether it fires. It knows nothing
-//! of events, flags or scores.
+//! A detector sees an event that passed its rule's `when`, and the memory of its rule (and sub-key). It answers whether
+//! its condition is met, whether it still held just before, and how long what it remembers matters. It knows nothing of
+//! flags, cooldowns or scores: whether a condition that is met becomes a firing is decided in one place, [`edge`].
+//!
+//! An event may be older than those seen before it, within the allowed lateness. A detector counts it in its place and
+//! looks again at the windows that contain it. What it remembers is bounded; where that makes it less than exact, its
+//! own page says by how much, and on which side: never a firing that counting by hand would not give.
 
 pub mod count;
+pub mod edge;
 pub mod matching;
 
-use crate::rule::{Detector, Rule};
-use crate::state::{ActorState, Room};
+use crate::event::Event;
+use crate::expr::{Expr, Scope};
+use crate::observation::Observation;
+use crate::rule::Rhythm;
+use crate::rule::load::fields::Keys;
+use crate::rule::load::report::Report;
+use crate::rule::load::tree::Node;
+use crate::state::{Memory, Room};
+use crate::time;
+use std::fmt::Debug;
 
-/// A firing, and what it may record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Firing {
-    /// Events in the window, this one included.
-    pub count: u32,
-    /// Length of the window; 0 without one.
-    pub within_ms: i64,
+/// The longest window, and the longest `once_per`.
+pub const MAX_WITHIN_MS: i64 = 366 * 86_400_000;
+
+/// One event as a detector sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    /// The observation: its event, and whom it is about.
+    pub observation: &'a Observation<'a>,
+    /// When the event happened, milliseconds.
+    pub at_ms: i64,
+    /// How much older than the entity's newest event an event may be; 0 when lateness is not judged, and events are then
+    /// taken in the order in which they arrive.
+    pub lateness_ms: i64,
 }
 
-/// What one event did to one rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
-    /// The firing, if it fired.
+impl<'a> Look<'a> {
+    /// The event.
+    pub fn event(&self) -> &'a Event<'a> {
+        &self.observation.event
+    }
+}
+
+/// What one event did to a detector's condition.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen {
+    /// The condition no longer held just before this event, by the passing of time alone. `false` for an event that is
+    /// older than the newest one: what lies between them is known already.
+    pub lapsed: bool,
+    /// The condition is met in a window that contains this event.
     pub firing: Option<Firing>,
-    /// Whether a sub-key that still mattered had to make room.
+    /// The condition is met at the newest event.
+    pub holds: bool,
+    /// What is remembered matters until this event time.
+    pub end_ms: i64,
+    /// Whether something that still mattered had to go, for want of room.
     pub room: Room,
 }
 
-/// Shows an event of this time, which passed the rule's predicate, to the rule's detector.
-pub fn observe(rule: &Rule, sub: u64, event_ms: i64, state: &mut ActorState) -> Verdict {
-    match rule.detector {
-        Detector::Match => matching::observe(rule, sub, event_ms, state),
-        Detector::Count { at_least, within_ms, window, firing } => {
-            count::observe(rule, sub, event_ms, state, count::Spec { at_least, within_ms, window, firing })
+/// A condition that is met, and what may be recorded of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Firing {
+    /// Events (for `distinct`: values) that met it, as far as they are remembered.
+    pub count: u64,
+    /// Length of the window; 0 without one.
+    pub within_ms: i64,
+    /// What it is about.
+    pub figure: Figure,
+}
+
+/// What a firing is about, for its reason in words and for `$value`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Figure {
+    /// One event was enough.
+    One,
+    /// Events in a window.
+    Events,
+    /// Events beyond an allowed rate.
+    Rate,
+    /// Different values in a window.
+    Values,
+    /// A sum in a window, in thousandths.
+    Sum(i64),
+    /// A share of the events of a window, in thousandths.
+    Share(i64),
+    /// Steps in their order.
+    Steps,
+    /// Steps in their order, and then nothing.
+    Absence,
+    /// A value never seen before.
+    New,
+}
+
+impl Firing {
+    /// The reason in words: "20 in 60s".
+    pub fn why(&self) -> String {
+        let within = time::format_duration_ms(self.within_ms);
+        let count = self.count;
+        match self.figure {
+            Figure::One => "one event is enough".to_owned(),
+            Figure::Events => format!("{count} in {within}"),
+            Figure::Rate => "more often than allowed".to_owned(),
+            Figure::Values => format!("{count} different values in {within}"),
+            Figure::Sum(sum) => format!("a sum of {} in {within}", thousandths(sum)),
+            Figure::Share(share) => format!("{}% of {count} in {within}", thousandths(share.saturating_mul(100))),
+            Figure::Steps => format!("{count} events in their order in {within}"),
+            Figure::Absence => format!("{count} events in their order, and then nothing for {within}"),
+            Figure::New => format!("not seen for {within}"),
+        }
+    }
+
+    /// `$value`: the sum, or the share between 0 and 1; the count for everything else.
+    pub fn value(&self) -> serde_json::Value {
+        match self.figure {
+            Figure::Sum(figure) | Figure::Share(figure) if figure % 1_000 == 0 => (figure / 1_000).into(),
+            Figure::Sum(figure) | Figure::Share(figure) => (figure as f64 / 1_000.0).into(),
+            _ => self.count.into(),
         }
     }
 }
+
+fn thousandths(figure: i64) -> String {
+    let (sign, whole, rest) = (if figure < 0 { "-" } else { "" }, figure.unsigned_abs() / 1_000, figure.unsigned_abs() % 1_000);
+    if rest == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{rest:03}").trim_end_matches('0').to_owned() }
+}
+
+/// A detector with a rule's numbers and expressions.
+pub trait Detector: Debug + Send + Sync {
+    /// Its name: the key in `detect`.
+    fn name(&self) -> &'static str;
+
+    /// What it remembers before the first event. `None`: it remembers nothing, ever.
+    fn memory(&self) -> Option<Memory>;
+
+    /// Shows it an event that passed `when`. `memory` is what [`Detector::memory`] gave and earlier events left; of another
+    /// kind if the rule's detector changed without its `state`: then it starts anew.
+    fn observe(&self, look: &Look<'_>, memory: &mut Memory) -> Seen;
+
+    /// When it fires.
+    fn rhythm(&self) -> Rhythm {
+        Rhythm::Edge
+    }
+
+    /// Whether `once_per` means anything to it: not if its windows rest by themselves.
+    fn cools_down(&self) -> bool {
+        true
+    }
+
+    /// The longest time that it looks back, milliseconds: until that has passed since a change, what it knows is partial.
+    fn window_ms(&self) -> i64;
+
+    /// The most bytes that its memory takes when encoded, for one entity (and sub-key).
+    fn most_bytes(&self) -> usize;
+
+    /// The variables that `metadata` may record, besides expressions.
+    fn variables(&self) -> &'static [&'static str] {
+        &["$count", "$window_seconds"]
+    }
+
+    /// Its expressions, with what they are for.
+    fn expressions(&self) -> Vec<&Expr> {
+        Vec::new()
+    }
+
+    /// If not empty, an event for which none of these holds does not concern the rule, even if it passes `when`.
+    fn alternatives(&self) -> Vec<&Expr> {
+        Vec::new()
+    }
+
+    /// What a time that has come means: the firing of what waited. Only asked of detectors whose memory waits.
+    fn due(&self) -> Option<Firing> {
+        None
+    }
+}
+
+/// A row of the registry.
+#[derive(Debug)]
+pub struct Row {
+    /// The key in `detect`.
+    pub name: &'static str,
+    /// The keys below it.
+    pub keys: &'static Keys,
+    /// Reads what stands below the key. `scope` is `None` when a `let` is wrong: expressions are then not looked at.
+    pub read: fn(node: &Node, scope: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<dyn Detector>>,
+}
+
+/// Every detector.
+pub static REGISTRY: &[Row] = &[matching::ROW, count::ROW];

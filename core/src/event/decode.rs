@@ -40,6 +40,7 @@ pub(crate) struct Envelope<'a> {
     pub partition: Option<i64>,
     pub offset: Option<i64>,
     pub reference_ms: Option<i64>,
+    pub is_actor: bool,
     pub has_own_id: bool,
     pub clamped: bool,
 }
@@ -197,6 +198,7 @@ impl<'de> Reading<'de> {
             Slot::Partition => self.envelope.partition = self.int(slot, value),
             Slot::Offset => self.envelope.offset = self.int(slot, value),
             Slot::Reference => self.envelope.reference_ms = self.int(slot, value),
+            Slot::Actor => self.envelope.is_actor = self.truth(slot, value).unwrap_or(false),
             Slot::Own => self.envelope.has_own_id = self.truth(slot, value).unwrap_or(false),
             Slot::Clamped => self.envelope.clamped = self.truth(slot, value).unwrap_or(false),
             Slot::Headers | Slot::Data | Slot::Unknown => (),

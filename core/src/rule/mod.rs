@@ -4,6 +4,9 @@
 
 pub mod load;
 
+use crate::address::Kinds;
+use crate::detectors::Detector;
+use crate::entity::EntityKind;
 use crate::expr::Expr;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -61,40 +64,67 @@ pub struct Profile {
     pub category: Category,
 }
 
-/// How a `count` rule keeps its window.
+/// When a rule fires while its condition is met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Window {
-    /// `(t - within, t]`, exact.
-    Sliding,
-    /// Starts with the first hit and ends `within` later; the next hit starts a new one. In arrival order.
-    Fixed,
-}
-
-/// When a `count` rule fires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Firing {
-    /// Once when the threshold is reached; again only after the count fell below it, or `once_per` later.
+pub enum Rhythm {
+    /// Once when the condition turns true; again only after it turned false, or `once_per` later.
     Edge,
-    /// On every event at and past the threshold.
+    /// On every event for which it is met.
     Every,
 }
 
-/// The detector of a rule.
+/// Whom a rule counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detector {
-    /// Fires on every event that passes `when`.
-    Match,
-    /// Fires when `at_least` events passed `when` within `within_ms`.
-    Count {
-        /// Threshold K: 1 to 64 for sliding windows, any positive number for fixed ones.
-        at_least: u32,
-        /// Length of the window.
-        within_ms: i64,
-        /// Sliding or fixed.
-        window: Window,
-        /// Edge or every.
-        firing: Firing,
-    },
+pub enum By {
+    /// The user if there is one, else the address, else nobody in particular.
+    Actor,
+    /// Entities of this kind.
+    Kind(EntityKind),
+}
+
+/// What an exception spares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The event is not counted.
+    Ignore,
+    /// The event is counted; it makes no signal.
+    CountOnly,
+    /// The decision is made, and no action taken.
+    NoAction,
+}
+
+/// Events that a rule does not hold against anyone.
+#[derive(Debug)]
+pub struct Exception {
+    /// Its name within the rule.
+    pub id: String,
+    /// Which events.
+    pub when: Expr,
+    /// What is spared.
+    pub effect: Effect,
+    /// It holds for events with a reference time before this, milliseconds; `None` for ever.
+    pub expires_ms: Option<i64>,
+}
+
+/// For people: who owns a rule, and why it is as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// The team that answers for it.
+    pub owner: String,
+    /// What it is meant to find.
+    pub goal: String,
+    /// Why its numbers are what they are.
+    pub rationale: String,
+    /// What it cannot see.
+    pub blind_spots: Vec<String>,
+    /// Who sets it off without meaning harm.
+    pub false_positives: Vec<String>,
+    /// What to do when it fires.
+    pub runbook: String,
+    /// ATT&CK and other tags.
+    pub tags: Vec<String>,
+    /// When it wants to be looked at again, `2027-06-30`.
+    pub review_by: String,
 }
 
 /// A value recorded with a decision.
@@ -104,6 +134,8 @@ pub enum Recorded {
     Count,
     /// `$window_seconds`: the window's length.
     WindowSeconds,
+    /// `$value`: the sum or the share that was reached.
+    Value,
     /// An expression over the event.
     Expr(Expr),
 }
@@ -155,12 +187,20 @@ pub struct Rule {
     pub on: Option<String>,
     /// The predicate; `None` for every event.
     pub when: Option<Expr>,
+    /// Whom it counts.
+    pub by: By,
+    /// Events that it does not hold against anyone; the first that matches decides.
+    pub exceptions: Vec<Exception>,
+    /// Events that one of our own decisions refused count, too.
+    pub include_own_blocks: bool,
+    /// For people.
+    pub meta: Meta,
     /// `per`: the sub-key inside the entity.
     pub per: Option<Expr>,
     /// Bound on sub-keys kept per entity.
     pub per_max: usize,
     /// The detector.
-    pub detector: Detector,
+    pub detector: Box<dyn Detector>,
     /// What a firing says.
     pub signal: Signal,
     /// Key of its slot in the actor state: [`crate::hash::short`] of `id#state`. Survives a change of version.
@@ -238,6 +278,8 @@ pub struct Policy {
     pub allowed_lateness_ms: Option<i64>,
     /// How many recent event ids an entity remembers to recognise repeats; 0 for none.
     pub remember_ids: usize,
+    /// Events of nobody in particular (neither user nor address) are counted as `anon`.
+    pub counts_anon: bool,
     /// The client's address is the first value of `X-Forwarded-For` when present.
     pub trust_forwarded_for: bool,
 }
@@ -260,6 +302,20 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
+    /// Which entities the rules count.
+    pub fn kinds(&self) -> Kinds {
+        let mut kinds = Kinds { anon: self.policy.counts_anon, ..Kinds::default() };
+        for rule in self.rules.iter().filter(|rule| rule.mode != Mode::Off) {
+            match rule.by {
+                By::Actor => kinds.actor = true,
+                By::Kind(kind) => kinds.kinds.push(kind),
+            }
+        }
+        kinds.kinds.sort_unstable();
+        kinds.kinds.dedup();
+        kinds
+    }
+
     /// The profile of an anomaly type.
     pub fn profile(&self, ty: &str) -> Profile {
         self.profiles.get(ty).copied().unwrap_or(self.default_profile)

@@ -1,15 +1,37 @@
-//! The bytes of an actor state. Version 1: little-endian base-128 varints, zigzag for signed, times as differences.
+//! The bytes of an actor state. Little-endian base-128 varints, zigzag for signed, times as differences.
+//!
+//! Version 2, what [`ActorState::encode`] writes: a header with what is needed without the slots, then the slots, each with
+//! a byte that says what it has, then what its detector remembers. Version 1 is still read ([`version_1`]).
 
-use super::{ActorState, Memory, SLOT_GRACE_MS, Slot};
+mod version_1;
+
+use super::{ActorState, Cell, Edge, Memory, Pending, Ring, Run, Slot, Step};
 
 /// Version written by this binary. A new layout gets a new number; none is ever reused.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// Parts of the header that are there.
+mod header {
+    pub const NEWEST: u8 = 1;
+    pub const DUE: u8 = 2;
+    pub const WINDOWS: u8 = 4;
+    pub const WINDOWS_SINCE: u8 = 8;
+}
+
+/// Parts of a slot that are there; the three bits above them are the kind of memory.
+mod part {
+    pub const SUB: u8 = 1;
+    pub const ON: u8 = 2;
+    pub const FIRED: u8 = 4;
+    pub const SUPPRESSED: u8 = 8;
+    pub const WARM: u8 = 16;
+}
 
 /// Why stored bytes could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// Written by a newer binary.
-    #[error("actor state of version {0}, this binary reads 1: it was written by a newer tripline")]
+    #[error("actor state of version {0}, this binary reads 1 and 2: it was written by a newer tripline")]
     UnknownVersion(u8),
     /// Cut short, or not a state at all.
     #[error("actor state is damaged")]
@@ -19,86 +41,302 @@ pub enum StateError {
 impl ActorState {
     /// Appends the bytes. Slots that no longer matter are left out.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        let due = self.next_due_ms();
+        let has = |part: u8, there: bool| if there { part } else { 0 };
         out.push(VERSION);
-        let newest = self.newest_ms.unwrap_or(i64::MIN);
-        signed(out, newest);
-        let Some(newest) = self.newest_ms else { return };
-        signed(out, self.expire_at_ms.wrapping_sub(newest));
-        signed(out, self.delete_after_ms.wrapping_sub(newest));
+        out.push(
+            has(header::NEWEST, self.newest_ms.is_some())
+                | has(header::DUE, due.is_some())
+                | has(header::WINDOWS, self.windows != 0)
+                | has(header::WINDOWS_SINCE, self.windows_since_ms != i64::MIN && self.windows != 0),
+        );
+        let base = self.newest_ms.unwrap_or(0);
+        if let Some(newest) = self.newest_ms {
+            signed(out, newest);
+        }
+        signed(out, self.delete_after_ms.wrapping_sub(base));
+        if let Some(due) = due {
+            signed(out, due.wrapping_sub(base));
+        }
+        signed(out, self.expire_at_ms.wrapping_sub(base));
+        if self.windows != 0 {
+            out.extend_from_slice(&self.windows.to_le_bytes());
+            if self.windows_since_ms != i64::MIN {
+                signed(out, self.windows_since_ms.wrapping_sub(base));
+            }
+        }
         varint(out, self.seen.len() as u64);
         for id in &self.seen {
             out.extend_from_slice(&id.to_le_bytes());
         }
-        let live = |slot: &&Slot| slot.memory.end_ms().saturating_add(SLOT_GRACE_MS) > newest;
-        varint(out, self.slots.iter().filter(live).count() as u64);
-        for slot in self.slots.iter().filter(live) {
-            out.extend_from_slice(&slot.rule.to_le_bytes());
-            out.push(tag(slot));
-            if slot.sub != 0 {
-                out.extend_from_slice(&slot.sub.to_le_bytes());
-            }
-            signed(out, slot.memory.end_ms().wrapping_sub(newest));
-            match &slot.memory {
-                Memory::Fixed { count, .. } => varint(out, u64::from(*count)),
-                Memory::Fired { at_ms, .. } => signed(out, at_ms.wrapping_sub(newest)),
-                Memory::Sliding { times_ms, on, fired_ms, .. } => {
-                    varint(out, (times_ms.len() as u64) << 1 | u64::from(*on));
-                    let mut before = newest;
-                    for time in times_ms.iter().rev() {
-                        signed(out, before.wrapping_sub(*time));
-                        before = *time;
-                    }
-                    signed(out, if *fired_ms == i64::MIN { i64::MIN } else { fired_ms.wrapping_sub(newest) });
-                }
-            }
+        varint(out, self.slots.iter().filter(|slot| self.is_live(slot)).count() as u64);
+        for slot in self.slots.iter().filter(|slot| self.is_live(slot)) {
+            encode_slot(out, base, slot);
         }
     }
 
     /// Reads what [`ActorState::encode`] wrote, in this or an earlier version.
     pub fn decode(bytes: &[u8]) -> Result<ActorState, StateError> {
         let mut input = Input(bytes);
-        match input.byte()? {
-            VERSION => {}
+        let state = match input.byte()? {
+            1 => version_1::decode(&mut input)?,
+            VERSION => decode(&mut input)?,
             other => return Err(StateError::UnknownVersion(other)),
-        }
-        let newest = input.signed()?;
-        if newest == i64::MIN {
-            return input.end(ActorState::default());
-        }
-        let expire_at_ms = newest.wrapping_add(input.signed()?);
-        let delete_after_ms = newest.wrapping_add(input.signed()?);
-        let seen = (0..input.length(8)?).map(|_| input.eight()).collect::<Result<_, _>>()?;
-        let slots: Vec<Slot> = (0..input.length(10)?).map(|_| input.slot(newest)).collect::<Result<_, _>>()?;
-        if !slots.is_sorted_by(|a, b| (a.rule, a.sub) < (b.rule, b.sub)) {
+        };
+        if !input.0.is_empty() || !state.slots.is_sorted_by(|a, b| (a.rule, a.sub) < (b.rule, b.sub)) {
             return Err(StateError::Damaged);
         }
-        input.end(ActorState { newest_ms: Some(newest), expire_at_ms, delete_after_ms, seen, slots, changed: false })
+        Ok(state)
     }
 
-    /// Reads only from when on the state may be deleted: what the sweep needs to know.
+    /// Reads only from when on the state may be deleted: what the sweep needs to know. `i64::MAX` while something waits.
     pub fn decode_delete_after(bytes: &[u8]) -> Result<i64, StateError> {
         let mut input = Input(bytes);
         match input.byte()? {
-            VERSION => {}
-            other => return Err(StateError::UnknownVersion(other)),
-        }
-        match input.signed()? {
-            i64::MIN => Ok(i64::MIN),
-            newest => {
-                input.signed()?;
-                Ok(newest.wrapping_add(input.signed()?))
+            1 => version_1::decode_delete_after(&mut input),
+            VERSION => {
+                let head = Header::read(&mut input)?;
+                Ok(if head.due_ms.is_some() { i64::MAX } else { head.delete_after_ms })
             }
+            other => Err(StateError::UnknownVersion(other)),
+        }
+    }
+
+    /// Reads only the earliest time that something in the state waits for.
+    pub fn decode_next_due(bytes: &[u8]) -> Result<Option<i64>, StateError> {
+        let mut input = Input(bytes);
+        match input.byte()? {
+            1 => Ok(None),
+            VERSION => Ok(Header::read(&mut input)?.due_ms),
+            other => Err(StateError::UnknownVersion(other)),
         }
     }
 }
 
-fn tag(slot: &Slot) -> u8 {
-    let kind = match slot.memory {
-        Memory::Fixed { .. } => 0,
-        Memory::Sliding { .. } => 1,
-        Memory::Fired { .. } => 2,
+/// The beginning of a state, up to what is asked without reading it whole.
+struct Header {
+    has: u8,
+    newest_ms: Option<i64>,
+    delete_after_ms: i64,
+    due_ms: Option<i64>,
+}
+
+impl Header {
+    fn read(input: &mut Input<'_>) -> Result<Header, StateError> {
+        let has = input.byte()?;
+        let newest_ms = if has & header::NEWEST != 0 { Some(input.signed()?) } else { None };
+        let base = newest_ms.unwrap_or(0);
+        let delete_after_ms = input.time(base)?;
+        let due_ms = if has & header::DUE != 0 { Some(input.time(base)?) } else { None };
+        Ok(Header { has, newest_ms, delete_after_ms, due_ms })
+    }
+}
+
+fn decode(input: &mut Input<'_>) -> Result<ActorState, StateError> {
+    let Header { has, newest_ms, delete_after_ms, .. } = Header::read(input)?;
+    let base = newest_ms.unwrap_or(0);
+    let expire_at_ms = input.time(base)?;
+    let windows = if has & header::WINDOWS != 0 { input.eight()? } else { 0 };
+    let windows_since_ms = match (has & header::WINDOWS_SINCE != 0, windows) {
+        (true, _) => input.time(base)?,
+        (false, 0) => 0,
+        (false, _) => i64::MIN,
     };
-    kind << 1 | u8::from(slot.sub != 0)
+    let seen = (0..input.length(8)?).map(|_| input.eight()).collect::<Result<_, _>>()?;
+    let slots = (0..input.length(11)?).map(|_| decode_slot(input, base)).collect::<Result<_, _>>()?;
+    Ok(ActorState { newest_ms, expire_at_ms, delete_after_ms, windows, windows_since_ms, seen, slots, changed: false })
+}
+
+/// The kind of a memory: frozen numbers; 7 is left for a longer form.
+fn kind(memory: &Memory) -> u8 {
+    match memory {
+        Memory::Nothing => 0,
+        Memory::Fixed { .. } => 1,
+        Memory::Window { .. } => 2,
+        Memory::Distinct { .. } => 3,
+        Memory::Rate { .. } => 4,
+        Memory::Sequence { .. } => 5,
+        Memory::FirstSeen { .. } => 6,
+    }
+}
+
+fn encode_slot(out: &mut Vec<u8>, base: i64, slot: &Slot) {
+    let Edge { on, fired_ms, suppressed } = slot.edge;
+    let has = |part: u8, there: bool| if there { part } else { 0 };
+    out.extend_from_slice(&slot.rule.to_le_bytes());
+    out.push(
+        kind(&slot.memory) << 5
+            | has(part::SUB, slot.sub != 0)
+            | has(part::ON, on)
+            | has(part::FIRED, fired_ms != i64::MIN)
+            | has(part::SUPPRESSED, suppressed != 0)
+            | has(part::WARM, slot.warm_ms != i64::MIN),
+    );
+    if slot.sub != 0 {
+        out.extend_from_slice(&slot.sub.to_le_bytes());
+    }
+    signed(out, slot.end_ms.wrapping_sub(base));
+    signed(out, slot.window_ms);
+    if fired_ms != i64::MIN {
+        signed(out, fired_ms.wrapping_sub(base));
+    }
+    if suppressed != 0 {
+        varint(out, suppressed.into());
+    }
+    if slot.warm_ms != i64::MIN {
+        signed(out, slot.warm_ms.wrapping_sub(base));
+    }
+    encode_memory(out, base, &slot.memory);
+}
+
+fn decode_slot(input: &mut Input<'_>, base: i64) -> Result<Slot, StateError> {
+    let rule = input.eight()?;
+    let has = input.byte()?;
+    let there = |part: u8| has & part != 0;
+    let sub = if there(part::SUB) { input.eight()? } else { 0 };
+    let end_ms = input.time(base)?;
+    let window_ms = input.signed()?;
+    let fired_ms = if there(part::FIRED) { input.time(base)? } else { i64::MIN };
+    let suppressed = if there(part::SUPPRESSED) { input.small()? } else { 0 };
+    let warm_ms = if there(part::WARM) { input.time(base)? } else { i64::MIN };
+    let memory = decode_memory(input, has >> 5, base)?;
+    Ok(Slot { rule, sub, end_ms, window_ms, warm_ms, edge: Edge { on: there(part::ON), fired_ms, suppressed }, memory })
+}
+
+fn encode_memory(out: &mut Vec<u8>, base: i64, memory: &Memory) {
+    match memory {
+        Memory::Nothing => {}
+        Memory::Fixed { end_ms, count } => {
+            signed(out, end_ms.wrapping_sub(base));
+            varint(out, u64::from(*count));
+        }
+        Memory::Window { times_ms, rings } => {
+            varint(out, times_ms.len() as u64);
+            times(out, base, times_ms);
+            varint(out, rings.len() as u64);
+            for ring in rings {
+                signed(out, ring.width_ms);
+                varint(out, ring.cells.len() as u64);
+                let mut before = 0;
+                for cell in &ring.cells {
+                    signed(out, cell.index.wrapping_sub(before));
+                    signed(out, cell.amount);
+                    signed(out, cell.total);
+                    before = cell.index;
+                }
+            }
+        }
+        Memory::Distinct { values, times_ms } => {
+            varint(out, values.len() as u64);
+            values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
+            times(out, base, times_ms);
+        }
+        Memory::Rate { arrival_us, recent_ms } => {
+            signed(out, *arrival_us);
+            varint(out, recent_ms.len() as u64);
+            times(out, base, recent_ms);
+        }
+        Memory::Sequence { runs, pending } => {
+            varint(out, runs.len() as u64);
+            for run in runs {
+                encode_run(out, base, run);
+            }
+            varint(out, pending.len() as u64);
+            for Pending { join, opened_ms, due_ms, opening } in pending {
+                out.extend_from_slice(&join.to_le_bytes());
+                signed(out, opened_ms.wrapping_sub(base));
+                signed(out, due_ms.wrapping_sub(base));
+                varint(out, opening.len() as u64);
+                out.extend_from_slice(opening);
+            }
+        }
+        Memory::FirstSeen { since_ms, diverse_until_ms, values, times_ms } => {
+            signed(out, since_ms.wrapping_sub(base));
+            maybe(out, base, *diverse_until_ms);
+            varint(out, values.len() as u64);
+            values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
+            times_ms.iter().for_each(|time| signed(out, time.wrapping_sub(base)));
+        }
+    }
+}
+
+fn encode_run(out: &mut Vec<u8>, base: i64, run: &Run) {
+    out.extend_from_slice(&run.join.to_le_bytes());
+    varint(out, run.starts_ms.len() as u64);
+    run.starts_ms.iter().for_each(|start| maybe(out, base, *start));
+    varint(out, run.recent.len() as u64);
+    for step in &run.recent {
+        signed(out, step.at_ms.wrapping_sub(base));
+        varint(out, u64::from(step.matches) << 1 | u64::from(step.completed));
+    }
+}
+
+fn decode_memory(input: &mut Input<'_>, kind: u8, base: i64) -> Result<Memory, StateError> {
+    Ok(match kind {
+        0 => Memory::Nothing,
+        1 => Memory::Fixed { end_ms: input.time(base)?, count: input.small()? },
+        2 => {
+            let count = input.length(1)?;
+            let times_ms = input.times(count, base)?;
+            let rings = (0..input.length(2)?).map(|_| decode_ring(input)).collect::<Result<_, _>>()?;
+            Memory::Window { times_ms, rings }
+        }
+        3 => {
+            let count = input.length(9)?;
+            let values = (0..count).map(|_| input.eight()).collect::<Result<_, _>>()?;
+            Memory::Distinct { values, times_ms: input.times(count, base)? }
+        }
+        4 => {
+            let arrival_us = input.signed()?;
+            let count = input.length(1)?;
+            Memory::Rate { arrival_us, recent_ms: input.times(count, base)? }
+        }
+        5 => {
+            let runs = (0..input.length(10)?).map(|_| decode_run(input, base)).collect::<Result<_, _>>()?;
+            let pending = (0..input.length(11)?).map(|_| decode_pending(input, base)).collect::<Result<_, _>>()?;
+            Memory::Sequence { runs, pending }
+        }
+        6 => {
+            let since_ms = input.time(base)?;
+            let diverse_until_ms = input.maybe(base)?;
+            let count = input.length(5)?;
+            let values = (0..count).map(|_| input.four()).collect::<Result<_, _>>()?;
+            let times_ms = (0..count).map(|_| input.time(base)).collect::<Result<_, _>>()?;
+            Memory::FirstSeen { since_ms, diverse_until_ms, values, times_ms }
+        }
+        _ => return Err(StateError::Damaged),
+    })
+}
+
+fn decode_ring(input: &mut Input<'_>) -> Result<Ring, StateError> {
+    let width_ms = input.signed()?;
+    let mut before = 0;
+    let cells = (0..input.length(3)?).map(|_| {
+        let index = input.time(before)?;
+        before = index;
+        Ok(Cell { index, amount: input.signed()?, total: input.signed()? })
+    });
+    Ok(Ring { width_ms, cells: cells.collect::<Result<_, _>>()? })
+}
+
+fn decode_run(input: &mut Input<'_>, base: i64) -> Result<Run, StateError> {
+    let join = input.eight()?;
+    let starts_ms = (0..input.length(1)?).map(|_| input.maybe(base)).collect::<Result<_, _>>()?;
+    let step = |input: &mut Input<'_>| {
+        let at_ms = input.time(base)?;
+        let word = input.varint()?;
+        Ok(Step { at_ms, matches: u16::try_from(word >> 1).map_err(|_| StateError::Damaged)?, completed: word & 1 == 1 })
+    };
+    let recent = (0..input.length(2)?).map(|_| step(input)).collect::<Result<_, _>>()?;
+    Ok(Run { join, starts_ms, recent })
+}
+
+fn decode_pending(input: &mut Input<'_>, base: i64) -> Result<Pending, StateError> {
+    let (join, opened_ms, due_ms) = (input.eight()?, input.time(base)?, input.time(base)?);
+    let length = input.length(1)?;
+    let (opening, rest) = input.0.split_at(length);
+    input.0 = rest;
+    Ok(Pending { join, opened_ms, due_ms, opening: opening.into() })
 }
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {
@@ -111,6 +349,23 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
 
 fn signed(out: &mut Vec<u8>, value: i64) {
     varint(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+/// Times in ascending order: from the newest back, each as its distance from the one after it.
+fn times(out: &mut Vec<u8>, base: i64, times_ms: &[i64]) {
+    let mut before = base;
+    for time in times_ms.iter().rev() {
+        signed(out, before.wrapping_sub(*time));
+        before = *time;
+    }
+}
+
+/// A time, or `i64::MIN` for none.
+fn maybe(out: &mut Vec<u8>, base: i64, time_ms: i64) {
+    out.push(u8::from(time_ms != i64::MIN));
+    if time_ms != i64::MIN {
+        signed(out, time_ms.wrapping_sub(base));
+    }
 }
 
 /// The rest of the bytes.
@@ -135,9 +390,36 @@ impl Input<'_> {
         Err(StateError::Damaged)
     }
 
+    fn small(&mut self) -> Result<u32, StateError> {
+        u32::try_from(self.varint()?).map_err(|_| StateError::Damaged)
+    }
+
     fn signed(&mut self) -> Result<i64, StateError> {
         let value = self.varint()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    fn time(&mut self, base: i64) -> Result<i64, StateError> {
+        Ok(base.wrapping_add(self.signed()?))
+    }
+
+    fn maybe(&mut self, base: i64) -> Result<i64, StateError> {
+        match self.byte()? {
+            0 => Ok(i64::MIN),
+            1 => self.time(base),
+            _ => Err(StateError::Damaged),
+        }
+    }
+
+    fn times(&mut self, count: usize, base: i64) -> Result<Vec<i64>, StateError> {
+        let mut before = base;
+        let mut times_ms = Vec::with_capacity(count);
+        for _ in 0..count {
+            before = before.wrapping_sub(self.signed()?);
+            times_ms.push(before);
+        }
+        times_ms.reverse();
+        Ok(times_ms)
     }
 
     fn eight(&mut self) -> Result<u64, StateError> {
@@ -146,128 +428,18 @@ impl Input<'_> {
         Ok(u64::from_le_bytes(*eight))
     }
 
+    fn four(&mut self) -> Result<u32, StateError> {
+        let (four, rest) = self.0.split_first_chunk::<4>().ok_or(StateError::Damaged)?;
+        self.0 = rest;
+        Ok(u32::from_le_bytes(*four))
+    }
+
     /// A count of things of at least `size` bytes each: never more than the rest can hold, so that damage cannot ask for memory.
     fn length(&mut self, size: usize) -> Result<usize, StateError> {
-        let count = self.varint()? as usize;
-        if count > self.0.len() / size { Err(StateError::Damaged) } else { Ok(count) }
-    }
-
-    fn slot(&mut self, newest: i64) -> Result<Slot, StateError> {
-        let rule = self.eight()?;
-        let tag = self.byte()?;
-        let sub = if tag & 1 == 1 { self.eight()? } else { 0 };
-        let end_ms = newest.wrapping_add(self.signed()?);
-        let memory = match tag >> 1 {
-            0 => Memory::Fixed { end_ms, count: u32::try_from(self.varint()?).map_err(|_| StateError::Damaged)? },
-            1 => {
-                let header = self.varint()?;
-                let count = (header >> 1) as usize;
-                if count > self.0.len() {
-                    return Err(StateError::Damaged);
-                }
-                let mut before = newest;
-                let mut times_ms = Vec::with_capacity(count);
-                for _ in 0..count {
-                    before = before.wrapping_sub(self.signed()?);
-                    times_ms.push(before);
-                }
-                times_ms.reverse();
-                let fired_ms = match self.signed()? {
-                    i64::MIN => i64::MIN,
-                    difference => newest.wrapping_add(difference),
-                };
-                Memory::Sliding { times_ms, end_ms, on: header & 1 == 1, fired_ms }
-            }
-            2 => Memory::Fired { at_ms: newest.wrapping_add(self.signed()?), end_ms },
-            _ => return Err(StateError::Damaged),
-        };
-        Ok(Slot { rule, sub, memory })
-    }
-
-    fn end(&self, state: ActorState) -> Result<ActorState, StateError> {
-        if self.0.is_empty() { Ok(state) } else { Err(StateError::Damaged) }
+        let count = self.varint()?;
+        if count > (self.0.len() / size) as u64 { Err(StateError::Damaged) } else { Ok(count as usize) }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn memory() -> impl Strategy<Value = Memory> {
-        let time = 1_700_000_000_000i64..1_700_000_100_000;
-        prop_oneof![
-            (time.clone(), any::<u32>()).prop_map(|(end_ms, count)| Memory::Fixed { end_ms, count }),
-            (time.clone(), time.clone()).prop_map(|(at_ms, end_ms)| Memory::Fired { at_ms, end_ms }),
-            (proptest::collection::vec(time.clone(), 0..68), time.clone(), any::<bool>(), proptest::option::of(time)).prop_map(
-                |(mut times_ms, end_ms, on, fired)| {
-                    times_ms.sort_unstable();
-                    Memory::Sliding { times_ms, end_ms, on, fired_ms: fired.unwrap_or(i64::MIN) }
-                }
-            ),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn what_was_encoded_is_decoded(memories in proptest::collection::vec((0u64..4, 0u64..5, memory()), 0..12), seen in proptest::collection::vec(any::<u64>(), 0..16)) {
-            let mut state = ActorState::default();
-            for id in seen {
-                state.remember(id, 16);
-            }
-            // All slots still matter at the newest event, so none is left out.
-            state.note(1_700_000_000_000, 600_000);
-            state.keep(1_700_000_000_000, 1_800_000_000_000);
-            for (rule, sub, memory) in memories {
-                state.put(rule, sub, memory, 64);
-            }
-            let mut bytes = Vec::new();
-            state.encode(&mut bytes);
-            state.changed = false;
-            prop_assert_eq!(ActorState::decode_delete_after(&bytes), Ok(1_800_000_600_000));
-            prop_assert_eq!(ActorState::decode(&bytes), Ok(state));
-            prop_assert_eq!(ActorState::decode(&bytes[..bytes.len() - 1]), Err(StateError::Damaged));
-        }
-
-        #[test]
-        fn any_bytes_are_read_or_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), versioned in any::<bool>()) {
-            if versioned && !bytes.is_empty() {
-                bytes[0] = VERSION;
-            }
-            let _ = ActorState::decode(&bytes);
-        }
-    }
-
-    /// Bytes written by the first release: they must be readable for ever (promise 10).
-    #[test]
-    fn golden_version_1() {
-        let mut state = ActorState::default();
-        state.note(1_700_000_000_000, 600_000);
-        state.keep(1_700_000_000_000, 1_700_000_000_500);
-        state.remember(0x0102_0304_0506_0708, 16);
-        state.put(7, 0, Memory::Fixed { end_ms: 1_700_000_060_000, count: 20 }, 64);
-        state.put(
-            7,
-            9,
-            Memory::Sliding {
-                times_ms: vec![1_699_999_990_000, 1_700_000_000_000],
-                end_ms: 1_700_000_060_000,
-                on: true,
-                fired_ms: i64::MIN,
-            },
-            64,
-        );
-        state.put(8, 0, Memory::Fired { at_ms: 1_700_000_000_000, end_ms: 1_700_000_060_000 }, 64);
-        let mut bytes = Vec::new();
-        state.encode(&mut bytes);
-        state.changed = false;
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, include_str!("golden_v1.hex").trim());
-        assert_eq!(ActorState::decode(&bytes), Ok(state));
-    }
-
-    #[test]
-    fn a_newer_version_is_refused_by_name() {
-        assert_eq!(ActorState::decode(&[9, 0]), Err(StateError::UnknownVersion(9)));
-    }
-}
+mod tests;

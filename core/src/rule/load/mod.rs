@@ -6,16 +6,16 @@
 
 pub mod codes;
 mod detect;
-mod fields;
+pub(crate) mod fields;
 mod pack;
-mod report;
+pub(crate) mod report;
 mod rule;
 #[cfg(test)]
 mod schema;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod tree;
+pub(crate) mod tree;
 
 use super::{FlagDecl, Policy, Rule, RuleSet};
 use crate::diagnostic::Diagnostic;

@@ -42,6 +42,7 @@ pub const POLICY: Keys = Keys {
         "allowed_lateness",
         "remember_ids",
         "client_address",
+        "anon",
     ],
     later: &["context", "guard"],
 };
@@ -178,6 +179,7 @@ pub fn default_policy() -> Policy {
         precedence: vec![Action::Block, Action::StepUp, Action::Alert],
         allowed_lateness_ms: Some(30_000),
         remember_ids: 16,
+        counts_anon: false,
         trust_forwarded_for: false,
     }
 }
@@ -207,6 +209,7 @@ pub fn read_policy(document: &Node, flags: &[FlagDecl], report: &mut Report<'_>)
         None => Some(defaults.allowed_lateness_ms),
     };
     let remember_ids = fields.get("remember_ids").map_or(Some(16), |n| whole(n, "`remember_ids`", 0..=MAX_REMEMBER_IDS, report));
+    let counts_anon = fields.get("anon").map_or(Some(defaults.counts_anon), |n| truth(n, "`anon`", report));
     let trust_forwarded_for = match fields.get("client_address") {
         // As a setting it is the package's ANOMALY_TRUST_X_FORWARDED_FOR.
         Some(Node { value: Tree::Bool(trust), setting: Some(_), .. }) => Some(*trust),
@@ -222,6 +225,7 @@ pub fn read_policy(document: &Node, flags: &[FlagDecl], report: &mut Report<'_>)
         precedence: precedence?,
         allowed_lateness_ms: allowed_lateness_ms?,
         remember_ids: usize::try_from(remember_ids?).ok()?,
+        counts_anon: counts_anon?,
         trust_forwarded_for: trust_forwarded_for?,
     })
 }

@@ -2,14 +2,16 @@
 
 use super::codes;
 use super::detect::{read_detector, read_signal};
-use super::fields::{Fields, Keys, check_name, list, map, name, not_yet, shown, text, whole, word};
+use super::fields::{Fields, Keys, check_name, list, map, name, not_yet, shown, text, truth, whole, word};
 use super::pack::flag_index;
 use super::report::Report;
 use super::tree::{Node, Tree};
 use crate::event::FIELDS;
 use crate::expr::{Expr, Scope};
 use crate::hash;
-use crate::rule::{Detector, FlagDecl, Mode, Rule};
+use crate::entity::{EntityKind, MAX_PARTS, PARTS};
+use crate::rule::{By, Effect, Exception, FlagDecl, Meta, Mode, Rule};
+use crate::time;
 use crate::value::Type;
 
 /// The most `let`s of one rule.
@@ -24,9 +26,9 @@ pub const RULE: Keys = Keys {
     what: "a rule",
     known: &[
         "schema", "kind", "id", "version", "state", "title", "status", "mode", "flag", "meta", "on", "let", "when", "by", "per", "per_max",
-        "detect", "signal",
+        "detect", "signal", "except", "include_own_blocks",
     ],
-    later: &["except", "tests", "rollout"],
+    later: &["tests", "rollout"],
 };
 /// The keys of `meta`.
 pub const META: Keys = Keys {
@@ -38,7 +40,12 @@ pub const META: Keys = Keys {
 pub const MODES: [(&str, Mode); 5] =
     [("off", Mode::Off), ("shadow", Mode::Shadow), ("signal", Mode::Signal), ("alert", Mode::Alert), ("enforce", Mode::Enforce)];
 const STATUSES: [(&str, ()); 4] = [("experimental", ()), ("test", ()), ("stable", ()), ("deprecated", ())];
-const LATER_BY: [&str; 8] = ["user", "ip", "net24", "device", "session", "tenant", "route", "asn"];
+/// The most exceptions of one rule.
+const MAX_EXCEPTIONS: usize = 64;
+/// The keys of an exception.
+pub const EXCEPTION: Keys = Keys { what: "an exception", known: &["id", "when", "effect", "owner", "reason", "expires"], later: &[] };
+const EFFECTS: [(&str, Effect); 3] = [("ignore", Effect::Ignore), ("count_only", Effect::CountOnly), ("no_action", Effect::NoAction)];
+const LATER_BY: [&str; 2] = ["route", "asn"];
 const U32: std::ops::RangeInclusive<i64> = 1..=u32::MAX as i64;
 
 /// What a rule may lean on.
@@ -60,16 +67,16 @@ pub fn read_rule(document: &Node, pack: Pack<'_>, report: &mut Report<'_>) -> Op
     let status = fields.get("status").map_or(Some(()), |n| word(n, "`status`", &STATUSES, report));
     let mode = fields.get("mode").map_or(Some(Mode::Shadow), |n| word(n, "`mode`", &MODES, report));
     let flag = fields.get("flag").map_or(Some(None), |n| flag_index(n, pack.flags, report).map(Some));
-    let meta = fields.get("meta").map_or(Some(()), |n| check_meta(n, report));
+    let meta = fields.get("meta").map_or(Some(Meta::default()), |n| read_meta(n, report));
     let on = fields.need("on", report).and_then(|n| name(n, "`on`", report)).map(|on| (on != "any").then(|| on.to_owned()));
-    if let Some(node) = fields.get("by") {
-        check_by(node, report);
-    }
+    let by = fields.get("by").map_or(Some(By::Actor), |n| read_by(n, report));
+    let include_own_blocks = fields.get("include_own_blocks").map_or(Some(false), |n| truth(n, "`include_own_blocks`", report));
     let scope = read_lets(&fields, pack.scope, report);
     let when = fields.get("when").map_or(Some(None), |n| predicate(n, scope.as_ref()?, report).map(Some));
     let per = fields.get("per").map_or(Some(None), |n| expression(n, "`per`", scope.as_ref()?, report).map(Some));
     let per_max = fields.get("per_max").map_or(Some(DEFAULT_PER as i64), |n| whole(n, "`per_max`", 1..=MAX_PER, report));
-    let detector = fields.need("detect", report).and_then(|n| read_detector(n, report));
+    let detector = fields.need("detect", report).and_then(|n| read_detector(n, scope.as_ref(), report));
+    let exceptions = fields.get("except").map_or(Some(Vec::new()), |n| read_exceptions(n, scope.as_ref(), report));
     if fields.get("per_max").is_some() && fields.get("per").is_none() {
         report.problem(
             codes::CONTRADICTION,
@@ -78,9 +85,9 @@ pub fn read_rule(document: &Node, pack: Pack<'_>, report: &mut Report<'_>) -> Op
             None,
         );
     }
-    let signal = fields.need("signal", report).and_then(|n| read_signal(n, detector, scope.as_ref(), report));
+    let signal = fields.need("signal", report).and_then(|n| read_signal(n, detector.as_deref(), scope.as_ref(), report));
     let cools_down = signal.as_ref().is_none_or(|s| s.once_per_ms > 0);
-    if detector == Some(Detector::Match) && fields.get("per").is_some() && !cools_down {
+    if detector.as_ref().is_some_and(|d| d.memory().is_none()) && fields.get("per").is_some() && !cools_down {
         report.problem(
             codes::CONTRADICTION,
             fields.key_at("per"),
@@ -89,7 +96,7 @@ pub fn read_rule(document: &Node, pack: Pack<'_>, report: &mut Report<'_>) -> Op
         );
     }
     let id = id?;
-    meta.and(status)?;
+    status?;
     Some(Rule {
         id: id.to_owned(),
         version: u32::try_from(version?).ok()?,
@@ -98,6 +105,10 @@ pub fn read_rule(document: &Node, pack: Pack<'_>, report: &mut Report<'_>) -> Op
         flag: flag?,
         on: on?,
         when: when?,
+        by: by?,
+        exceptions: exceptions?,
+        include_own_blocks: include_own_blocks?,
+        meta: meta?,
         per: per?,
         per_max: usize::try_from(per_max?).ok()?,
         detector: detector?,
@@ -119,29 +130,96 @@ fn rule_id<'n>(node: &'n Node, report: &mut Report<'_>) -> Option<&'n str> {
     Some(id)
 }
 
-fn check_meta(node: &Node, report: &mut Report<'_>) -> Option<()> {
+fn read_meta(node: &Node, report: &mut Report<'_>) -> Option<Meta> {
     let fields = Fields::open(node, &META, report)?;
-    for key in ["owner", "goal", "rationale", "runbook", "review_by"] {
-        if let Some(value) = fields.get(key) {
-            text(value, &format!("`{key}`"), report)?;
-        }
-    }
-    for key in ["blind_spots", "false_positives", "tags"] {
-        if let Some(value) = fields.get(key) {
-            for item in list(value, &format!("`{key}`"), report)? {
-                text(item, &format!("an entry of `{key}`"), report)?;
-            }
-        }
-    }
-    Some(())
+    let mut line = |key: &str| fields.get(key).map_or(Some(String::new()), |n| text(n, &format!("`{key}`"), report).map(str::to_owned));
+    let (owner, goal, rationale) = (line("owner"), line("goal"), line("rationale"));
+    let (runbook, review_by) = (line("runbook"), line("review_by"));
+    let mut lines = |key: &str| {
+        let Some(node) = fields.get(key) else { return Some(Vec::new()) };
+        let items = list(node, &format!("`{key}`"), report)?;
+        items.iter().map(|item| text(item, &format!("an entry of `{key}`"), report).map(str::to_owned)).collect()
+    };
+    let (blind_spots, false_positives, tags) = (lines("blind_spots"), lines("false_positives"), lines("tags"));
+    Some(Meta {
+        owner: owner?,
+        goal: goal?,
+        rationale: rationale?,
+        blind_spots: blind_spots?,
+        false_positives: false_positives?,
+        runbook: runbook?,
+        tags: tags?,
+        review_by: review_by?,
+    })
 }
 
-fn check_by(node: &Node, report: &mut Report<'_>) {
-    match &node.value {
-        Tree::List(_) => not_yet(node.at, "`by` with several fields", report),
-        Tree::Text(given) if LATER_BY.contains(&given.as_str()) => not_yet(node.at, &format!("`by: {given}`"), report),
-        _ => _ = word(node, "`by`", &[("actor", ())], report),
+/// `actor`, a kind, or a list of kinds that make a composite.
+fn read_by(node: &Node, report: &mut Report<'_>) -> Option<By> {
+    let words: Vec<&Node> = match &node.value {
+        Tree::List(items) => items.iter().collect(),
+        _ => vec![node],
+    };
+    let mut parts = Vec::new();
+    for &item in &words {
+        match text(item, "`by`", report)? {
+            "actor" if words.len() == 1 => return Some(By::Actor),
+            given if LATER_BY.contains(&given) => {
+                not_yet(item.at, &format!("`by: {given}`"), report);
+                return None;
+            }
+            _ => parts.push(word(item, "`by`", &PARTS, report)?),
+        }
     }
+    let kind = EntityKind::of(&parts);
+    if kind.is_none() {
+        let message = format!("`by` takes one to {MAX_PARTS} different kinds");
+        report.problem(codes::RANGE, node.at, message, Some("such as `by: [tenant, user]`".into()));
+    }
+    kind.map(By::Kind)
+}
+
+fn read_exceptions(node: &Node, scope: Option<&Scope>, report: &mut Report<'_>) -> Option<Vec<Exception>> {
+    let items = list(node, "`except`", report)?;
+    if items.len() > MAX_EXCEPTIONS {
+        report.problem(codes::LIMIT, node.at, format!("{} exceptions, at most {MAX_EXCEPTIONS} are allowed", items.len()), None);
+        return None;
+    }
+    let mut exceptions: Vec<Exception> = Vec::new();
+    let mut good = true;
+    for item in items {
+        match read_exception(item, scope, report) {
+            Some(exception) if exceptions.iter().any(|e| e.id == exception.id) => {
+                report.problem(codes::DUPLICATE, item.at, format!("two exceptions have the id `{}`", exception.id), None);
+                good = false;
+            }
+            Some(exception) => exceptions.push(exception),
+            None => good = false,
+        }
+    }
+    good.then_some(exceptions)
+}
+
+fn read_exception(node: &Node, scope: Option<&Scope>, report: &mut Report<'_>) -> Option<Exception> {
+    let fields = Fields::open(node, &EXCEPTION, report)?;
+    let id = fields.need("id", report).and_then(|n| name(n, "`id` of an exception", report));
+    let when = fields.need("when", report).and_then(|n| predicate(n, scope?, report));
+    let effect = fields.get("effect").map_or(Some(Effect::Ignore), |n| word(n, "`effect`", &EFFECTS, report));
+    for key in ["owner", "reason"] {
+        fields.need(key, report).and_then(|n| text(n, &format!("`{key}`"), report))?;
+    }
+    let expires_ms = fields.get("expires").map_or(Some(None), |n| day(n, "`expires`", report).map(Some));
+    Some(Exception { id: id?.to_owned(), when: when?, effect: effect?, expires_ms: expires_ms? })
+}
+
+/// The end of a day written `2027-01-31`, in UTC.
+fn day(node: &Node, what: &str, report: &mut Report<'_>) -> Option<i64> {
+    let given = text(node, what, report)?;
+    let end = time::parse_rfc3339_ms(&format!("{given}T00:00:00Z")).map(|start| start + 86_400_000);
+    if end.is_none() {
+        let message = format!("{what} is `{}`, which is not a day", shown(given));
+        report.problem(codes::WRONG_TYPE, node.at, message, Some("such as `2027-01-31`".into()));
+    }
+    end
 }
 
 /// The scope of a rule's expressions; `None` when a `let` is wrong, so that its uses are not reported as well.
