@@ -9,7 +9,7 @@
 mod tests;
 mod watch;
 
-use crate::config::{Config, EmitWhat};
+use crate::config::{Config, EmitWhat, KeyedBy};
 use crate::flags;
 use crate::rules::PackSources;
 use arc_swap::ArcSwap;
@@ -40,6 +40,8 @@ struct Paths {
     settings: PathBuf,
     flags: PathBuf,
     emit: Emit,
+    entity: crate::config::Entity,
+    keyed_by: KeyedBy,
 }
 
 /// What looking at the files led to.
@@ -77,6 +79,8 @@ impl Live {
             settings: config.rules.settings.clone(),
             flags: config.flags.file.clone(),
             emit: config.decisions.emit.into(),
+            entity: config.entity.clone(),
+            keyed_by: config.input.keyed_by,
         };
         let read = paths.read();
         let seen = digest(&read);
@@ -163,7 +167,13 @@ impl Paths {
     fn build(&self, contents: &Contents) -> Result<Engine, Vec<Diagnostic>> {
         let flags = contents.flags.as_ref().map_or_else(|| Ok(FlagSnapshot::default()), |text| flags::parse(&self.flags, text));
         match (contents.pack.load(), flags) {
-            (Ok(rules), Ok(flags)) => Ok(Engine::new(Arc::new(rules), &flags, self.emit)),
+            (Ok(rules), Ok(flags)) => {
+                let problems = crate::rules::unmet(&rules, &self.rules, self.keyed_by, &self.entity);
+                if !problems.is_empty() {
+                    return Err(problems);
+                }
+                Ok(Engine::new(Arc::new(rules), &flags, self.emit).addressing(self.entity.addressing()))
+            }
             (rules, flags) => Err(rules.err().into_iter().chain(flags.err()).flatten().collect()),
         }
     }

@@ -13,13 +13,13 @@ use hashbrown::HashMap;
 use line::{Line, Lines};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, BufRead, Write};
 use tripline_core::decision::Decision;
 use tripline_core::engine::{Engine, Outcome, Selection};
-use tripline_core::entity::Entity;
 use tripline_core::event::Event;
-use tripline_core::observation::{Observation, Position};
+use tripline_core::observation::Position;
 use tripline_core::rejection::{Reason, Rejection};
 use tripline_core::state::ActorState;
 use tripline_core::time::{EARLIEST_MS, LATEST_MS, parse_rfc3339_ms};
@@ -27,7 +27,7 @@ use tripline_core::time::{EARLIEST_MS, LATEST_MS, parse_rfc3339_ms};
 /// How many rejected lines are named in the summary.
 const NAMED_REJECTIONS: usize = 5;
 
-/// What became of every line; [`Counts::lines`] is the sum of the outcomes.
+/// What became of every line, and of every observation made of one; each stage adds up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Lines read.
@@ -42,6 +42,12 @@ pub struct Counts {
     pub rejected: BTreeMap<Reason, u64>,
     /// The first rejected lines, numbered from 1.
     pub first_rejected: Vec<(u64, Rejection)>,
+    /// Events that concern someone whom the rules count.
+    pub routed: u64,
+    /// Events that concern nobody whom the rules count.
+    pub unaddressed: u64,
+    /// Decisions of rules that only watch, not written.
+    pub shadow: u64,
     /// Decisions written.
     pub decisions: u64,
     /// Entities whose state was kept.
@@ -64,8 +70,10 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { lines, processed, late, duplicate, decisions, actors, .. } = self;
-        writeln!(f, "{lines} lines = {processed} processed + {late} late + {duplicate} duplicate + {} rejected", self.rejections())?;
+        let Counts { lines, routed, unaddressed, processed, late, duplicate, decisions, actors, shadow, .. } = self;
+        writeln!(f, "{lines} lines = {routed} routed + {unaddressed} unaddressed + {} rejected", self.rejections())?;
+        let observations = processed + late + duplicate;
+        writeln!(f, "{observations} observations = {processed} processed + {late} late + {duplicate} duplicate")?;
         for (reason, count) in &self.rejected {
             writeln!(f, "  rejected as {}: {count}", reason.name())?;
         }
@@ -75,7 +83,10 @@ impl fmt::Display for Counts {
         if self.rejections() > self.first_rejected.len() as u64 {
             writeln!(f, "  … and {} lines more", self.rejections() - self.first_rejected.len() as u64)?;
         }
-        write!(f, "{decisions} decisions; the state of {actors} actors")
+        if *shadow > 0 {
+            writeln!(f, "{shadow} decisions of rules that only watch are left out (--shadow writes them)")?;
+        }
+        write!(f, "{decisions} decisions; the state of {actors} entities")
     }
 }
 
@@ -83,6 +94,8 @@ impl fmt::Display for Counts {
 pub struct Options<'a> {
     /// Longer lines are rejected as `too_large`.
     pub max_line_bytes: usize,
+    /// Write decisions of rules that only watch, too.
+    pub shadow: bool,
     /// Told after each line how many bytes it had.
     pub progress: &'a mut dyn FnMut(u64),
 }
@@ -90,7 +103,7 @@ pub struct Options<'a> {
 /// Replays events, one per line, and writes decisions, one per line. Lines that are no events are counted, and the run
 /// goes on; an error is the input's or the output's.
 pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: impl Write) -> io::Result<Counts> {
-    let Options { max_line_bytes, progress } = options;
+    let Options { max_line_bytes, shadow, progress } = options;
     let mut lines = Lines::new(input, max_line_bytes);
     let mut replay =
         Replay { engine, states: HashMap::default(), key: String::new(), selection: Selection::default(), counts: Counts::default() };
@@ -98,6 +111,10 @@ pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: 
     while let Some((line, bytes)) = lines.next_line()? {
         replay.line(line, &mut decisions);
         for decision in decisions.drain(..) {
+            if decision.shadow && !shadow {
+                replay.counts.shadow += 1;
+                continue;
+            }
             serde_json::to_writer(&mut out, &decision)?;
             out.write_all(b"\n")?;
             replay.counts.decisions += 1;
@@ -126,25 +143,34 @@ impl Replay<'_> {
             Ok(read) => read,
             Err(rejection) => return self.counts.reject(index + 1, rejection),
         };
-        match self.observe(event, reference_ms, index, decisions) {
-            Outcome::Processed => self.counts.processed += 1,
-            Outcome::Late => self.counts.late += 1,
-            Outcome::Duplicate => self.counts.duplicate += 1,
-        }
+        self.observe(event, reference_ms, index, decisions);
     }
 
-    fn observe(&mut self, event: Event<'_>, reference_ms: i64, index: u64, decisions: &mut Vec<Decision>) -> Outcome {
-        let actor = self.engine.actor(&event);
-        let entity = Entity { kind: actor.kind, id: actor.id.into_owned().into() };
+    /// Every entity that the event concerns counts it.
+    fn observe(&mut self, event: Event<'_>, reference_ms: i64, index: u64, decisions: &mut Vec<Decision>) {
         let position = Position { topic: "file".to_owned(), partition: 0, offset: index as i64 };
-        let observation = Observation::new(event, entity, &position, reference_ms);
-        if !self.engine.select(&observation.event, &mut self.selection) {
-            return Outcome::Processed;
+        let addressed = self.engine.address(event, &position, reference_ms);
+        if addressed.is_empty() {
+            self.counts.unaddressed += 1;
+            return;
         }
-        self.key.clear();
-        observation.entity.write_key(&mut self.key);
-        let state = self.states.entry_ref(self.key.as_str()).or_default();
-        self.engine.apply(&observation, &self.selection, state, decisions)
+        self.counts.routed += 1;
+        let Replay { engine, states, key, selection, counts } = self;
+        let Ok(()) = addressed.each(|observation| {
+            let outcome = if engine.select(observation, selection) {
+                key.clear();
+                observation.entity.write_key(key);
+                engine.apply(observation, selection, states.entry_ref(key.as_str()).or_default(), decisions)
+            } else {
+                Outcome::Processed
+            };
+            match outcome {
+                Outcome::Processed => counts.processed += 1,
+                Outcome::Late => counts.late += 1,
+                Outcome::Duplicate => counts.duplicate += 1,
+            }
+            Ok::<(), Infallible>(())
+        });
     }
 }
 

@@ -114,7 +114,7 @@ fn replay_writes_decisions_to_stdout_and_its_summary_to_stderr() {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let decision: Value = serde_json::from_str(&ran.out).expect("one decision");
     assert_eq!((decision["anomaly_type"].as_str(), decision["entity"]["id"].as_str()), (Some("odd"), Some("u1")));
-    assert!(ran.err.contains("1 lines = 1 processed + 0 late + 0 duplicate + 0 rejected"), "{}", ran.err);
+    assert!(ran.err.contains("1 lines = 1 routed + 0 unaddressed + 0 rejected\n1 observations = 1 processed + 0 late + 0 duplicate"), "{}", ran.err);
 
     let bad = format!("{good}{{\"user_id\":\"secret-person\"\n");
     let ran = tripline(&args, &[], &bad);

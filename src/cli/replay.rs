@@ -28,6 +28,9 @@ pub struct ReplayArgs {
     /// Which events get a decision [default: decisions.emit]
     #[arg(long, value_enum)]
     pub emit: Option<EmitArg>,
+    /// Write the decisions of rules that only watch (mode: shadow), too
+    #[arg(long)]
+    pub shadow: bool,
     /// Exit with 1 when a line is no event
     #[arg(long)]
     pub strict: bool,
@@ -49,7 +52,7 @@ pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
     let (input, bytes) = open(&args.input)?;
     let bar = progress(bytes);
     let mut advance = |bytes| bar.inc(bytes);
-    let options = Options { max_line_bytes: config.input.max_value_bytes.0, progress: &mut advance };
+    let options = Options { max_line_bytes: config.input.max_value_bytes.0, shadow: args.shadow, progress: &mut advance };
     let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let result = replay::run(input, &live.current(), options, out);
     bar.finish_and_clear();

@@ -49,6 +49,7 @@ fn topics_are_created_verified_and_mended_on_a_real_broker() {
     config.topics.alerts = format!("alerts{run_id}");
     config.topics.dead_letters = format!("dead{run_id}");
     config.topics.late = format!("late{run_id}");
+    config.topics.shadow = format!("shadow{run_id}");
     let run = |command: TopicsCommand, config: &Config| {
         let mut out = Vec::new();
         let code = run_to(&mut out, &command, config).expect("the broker answers");

@@ -6,7 +6,11 @@ use super::{Config, KeyedBy};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tripline_core::address::MAX_TRUSTED_HOPS;
 use tripline_core::time::format_duration_ms;
+
+/// The shortest session key, in characters.
+const MIN_SESSION_KEY: usize = 16;
 
 /// Client properties that exactly-once rests on or that have a setting of their own, and why they are not free.
 const REFUSED: &[(&str, &str)] = &[
@@ -72,11 +76,22 @@ impl Checks<'_> {
 pub fn check(config: &Config, settings: &Settings, report: &mut Report) -> Vec<String> {
     let mut checks = Checks { settings, report };
     topics(config, &mut checks);
+    entities(config, &mut checks);
     numbers(config, &mut checks);
     times(config, &mut checks);
     places(config, &mut checks);
     properties(config, &mut checks);
     warnings(config)
+}
+
+fn entities(config: &Config, checks: &mut Checks<'_>) {
+    let hops = config.entity.trusted_hops;
+    let message = || format!("is {hops}, at most {MAX_TRUSTED_HOPS} are allowed");
+    checks.require(hops <= MAX_TRUSTED_HOPS, "entity", "trusted_hops", message, "count the proxies that are your own");
+    let key = &config.entity.session_key;
+    let message = || format!("has {} characters, it needs {MIN_SESSION_KEY} or more", key.chars().count());
+    let fits = key.is_empty() || key.chars().count() >= MIN_SESSION_KEY;
+    checks.require(fits, "entity", "session_key", message, "such as 32 random bytes in hexadecimal");
 }
 
 fn is_legal_topic(name: &str) -> bool {
@@ -91,6 +106,7 @@ fn topics(config: &Config, checks: &mut Checks<'_>) {
         ("alerts", &config.topics.alerts),
         ("dead_letters", &config.topics.dead_letters),
         ("late", &config.topics.late),
+        ("shadow", &config.topics.shadow),
     ];
     checks.require(!config.input.topics.is_empty(), "input", "topics", || "is empty".into(), "name at least one topic");
     for topic in &config.input.topics {

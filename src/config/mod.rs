@@ -19,6 +19,7 @@ pub use load::{Loaded, Sources, defaults, load};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use tripline_core::address::{Addressing, Scope, SessionKey};
 use units::{Bytes, Span};
 
 /// Everything that can be set.
@@ -33,6 +34,8 @@ pub struct Config {
     pub input: Input,
     /// Names and shape of the topics that Tripline writes.
     pub topics: Topics,
+    /// Whom events are counted for.
+    pub entity: Entity,
     /// The rule pack.
     pub rules: Rules,
     /// Feature flags.
@@ -128,10 +131,57 @@ pub struct Topics {
     pub dead_letters: String,
     /// Observations too late to count.
     pub late: String,
+    /// Decisions of rules that only watch (`mode: shadow`).
+    pub shadow: String,
     /// Partitions of output topics and, in routed mode, of the observations and changelog topics.
     pub partitions: i32,
     /// Replication factor; -1 is the broker's default.
     pub replication_factor: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EntityScope {
+    /// Equal ids of two tenants are one entity.
+    Global,
+    /// The tenant is part of every entity's key.
+    Tenant,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Entity {
+    /// `global` or `tenant`: whether equal ids of two tenants are one entity.
+    pub scope: EntityScope,
+    /// Proxies of your own in front of the apps, each of which appends to `X-Forwarded-For`; 0: `ip_address` is the client's.
+    pub trusted_hops: usize,
+    /// Secret that session ids are hashed with; `${file:/path}` reads it from a file. Empty: events have no session.
+    pub session_key: String,
+}
+
+impl std::fmt::Debug for Entity {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entity")
+            .field("scope", &self.scope)
+            .field("trusted_hops", &self.trusted_hops)
+            .field("has_session_key", &!self.session_key.is_empty())
+            .finish()
+    }
+}
+
+impl Entity {
+    /// As the engine takes it.
+    pub fn addressing(&self) -> Addressing {
+        Addressing {
+            scope: match self.scope {
+                EntityScope::Global => Scope::Global,
+                EntityScope::Tenant => Scope::Tenant,
+            },
+            trusted_hops: self.trusted_hops,
+            session_key: SessionKey::new(&self.session_key),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]

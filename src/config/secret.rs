@@ -27,6 +27,7 @@ pub fn shown(key: &Key, setting: &Setting) -> Json {
     match key.property() {
         Some(name) if is_secret_name(name) => MASKED.into(),
         Some(_) => setting.value.clone(),
+        None if key.0 == ["entity", "session_key"] && !text.is_empty() => MASKED.into(),
         None => without_password(text).into(),
     }
 }

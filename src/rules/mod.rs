@@ -3,11 +3,12 @@
 #[cfg(test)]
 mod tests;
 
+use crate::config::{Entity as EntitySettings, KeyedBy};
 use serde_json::{Map, Value};
 use std::io;
 use std::path::{Path, PathBuf};
 use tripline_core::diagnostic::Diagnostic;
-use tripline_core::rule::RuleSet;
+use tripline_core::rule::{By, RuleSet};
 use tripline_core::rule::load::{self, MAX_FILE_BYTES, MAX_FILES, SourceFile};
 
 /// A file or folder cannot be read.
@@ -16,6 +17,9 @@ const UNREADABLE: &str = "P001";
 const TOO_MUCH: &str = "P002";
 /// The settings file is not a map.
 const NOT_A_MAP: &str = "P003";
+
+/// The rules need what the settings do not give.
+const UNMET: &str = "P004";
 
 /// Folders inside folders at most; a link that leads back to its own folder ends here.
 const MAX_LEVELS: usize = 8;
@@ -89,6 +93,22 @@ impl PackSources {
         let files = self.files.iter().map(|f| (f.name.as_str(), f.text.as_str()));
         files.chain(self.settings.iter().map(|text| (self.settings_name.as_str(), text.as_str())))
     }
+}
+
+/// What loaded rules need and the settings do not give.
+pub fn unmet(rules: &RuleSet, path: &Path, keyed_by: KeyedBy, entity: &EntitySettings) -> Vec<Diagnostic> {
+    let mut problems = Vec::new();
+    for rule in &rules.rules {
+        if keyed_by == KeyedBy::Actor && rule.by != By::Actor {
+            let message = format!("the rule {} counts another entity than the actor, and `input.keyed_by` is `actor`", rule.id);
+            problems.push(problem(UNMET, path, message, Some("the routed mode (`input.keyed_by: none`) counts every kind of entity")));
+        }
+        if entity.session_key.is_empty() && rule.needs_sessions() {
+            let message = format!("the rule {} looks at sessions, and there is no key to hash their ids with", rule.id);
+            problems.push(problem(UNMET, path, message, Some("set `entity.session_key` to a secret")));
+        }
+    }
+    problems
 }
 
 /// A settings file: a JSON or YAML map from name to value.

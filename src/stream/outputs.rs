@@ -48,13 +48,12 @@ impl Outputs {
     pub fn decision(&mut self, producer: &LaneProducer, decision: &Decision, timestamp_ms: i64, commit: &str) -> Result<(), SendError> {
         let shared = self.shared.clone();
         self.key.clear();
-        self.key.push_str(&decision.entity.kind);
-        if decision.entity.kind != "anon" {
-            self.key.push(':');
-            self.key.push_str(&decision.entity.id);
-        }
+        decision.entity.write_key(&mut self.key);
         self.json(decision)?;
         let headers: [(&str, &[u8]); 1] = [("tripline-commit", commit.as_bytes())];
+        if decision.shadow {
+            return self.send(producer, &shared.config.topics.shadow, timestamp_ms, &headers);
+        }
         self.send(producer, &shared.config.topics.decisions, timestamp_ms, &headers)?;
         if decision.should_alert {
             self.json(&Alert::opened_by(decision))?;

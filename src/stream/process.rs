@@ -86,12 +86,13 @@ impl Processor {
                 return Ok(());
             }
         };
-        let entity = engine.actor(&event);
-        // The address outlives the event that it was read from: the observation owns both.
-        let entity = tripline_core::entity::Entity { kind: entity.kind, id: entity.id.into_owned().into() };
         let timestamp_ms = record.timestamp().to_millis().unwrap_or(event.event_time_ms);
-        let observation = Observation::new(event, entity, &position(record), timestamp_ms);
-        self.outputs.observation(producer, &observation, timestamp_ms)?;
+        let addressed = engine.address(event, &position(record), timestamp_ms);
+        if addressed.is_empty() {
+            tally.unaddressed += 1;
+            return Ok(());
+        }
+        addressed.each(|observation| self.outputs.observation(producer, observation, timestamp_ms))?;
         tally.routed += 1;
         Ok(())
     }
@@ -107,7 +108,11 @@ impl Processor {
         commit: &str,
     ) -> Result<usize, Trouble> {
         let observation = match self.observe(record, engine) {
-            Ok(observation) => observation,
+            Ok(Some(observation)) => observation,
+            Ok(None) => {
+                tally.concerns_nobody += 1;
+                return Ok(0);
+            }
             Err(rejection) => {
                 self.outputs.dead_letter(producer, record, &rejection, "detector")?;
                 tally.reject(rejection.reason);
@@ -116,7 +121,7 @@ impl Processor {
         };
         let (selection, decisions, key) = (&mut self.selection, &mut self.decisions, &mut self.key);
         decisions.clear();
-        let needs_state = engine.select(&observation.event, selection);
+        let needs_state = engine.select(&observation, selection);
         let evaluate = |actor: &mut ActorState| {
             let outcome = engine.apply(&observation, selection, actor, decisions);
             // After the state was changed: the worst moment.
@@ -142,6 +147,10 @@ impl Processor {
         tally.clamped += u64::from(observation.clamped);
         for decision in &self.decisions {
             self.outputs.decision(producer, decision, timestamp_ms, commit)?;
+            if decision.shadow {
+                tally.shadow += 1;
+                continue;
+            }
             tally.decision(decision);
             tally.alerts += u64::from(decision.should_alert);
         }
@@ -176,14 +185,16 @@ impl Processor {
         }
     }
 
-    fn observe<'m>(&self, record: &'m BorrowedMessage<'_>, engine: &Engine) -> Result<Observation<'m>, Rejection> {
+    /// The observation of a record of the keyed topic; `None` when the event concerns nobody that the rules count.
+    fn observe<'m>(&self, record: &'m BorrowedMessage<'_>, engine: &Engine) -> Result<Option<Observation<'m>>, Rejection> {
         if self.shared.is_routed() {
-            return Observation::decode(record.key(), record.payload());
+            return Observation::decode(record.key(), record.payload()).map(Some);
         }
         let event = self.decode(record)?;
-        let entity = engine.actor(&event);
+        let reference_ms = record.timestamp().to_millis().unwrap_or(event.event_time_ms);
+        let Some(observation) = engine.address(event, &position(record), reference_ms).into_actor() else { return Ok(None) };
         let key = record.key().unwrap_or_default();
-        if !entity.is_named_by(key) {
+        if !observation.entity.is_named_by(key) {
             return Err(Rejection::new(Reason::Misrouted, "the key is not the event's actor (input.keyed_by)"));
         }
         let expected = match self.shared.config.input.partitioner {
@@ -193,9 +204,7 @@ impl Processor {
         if expected != record.partition() {
             return Err(Rejection::new(Reason::Misrouted, format!("the key belongs to partition {expected} (input.partitioner)")));
         }
-        let entity = tripline_core::entity::Entity { kind: entity.kind, id: entity.id.into_owned().into() };
-        let reference_ms = record.timestamp().to_millis().unwrap_or(event.event_time_ms);
-        Ok(Observation::new(event, entity, &position(record), reference_ms))
+        Ok(Some(observation))
     }
 }
 

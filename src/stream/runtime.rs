@@ -183,6 +183,7 @@ fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<H
         (names.alerts.clone(), found.alerts),
         (names.dead_letters.clone(), found.dead_letters),
         (names.late.clone(), found.late),
+        (names.shadow.clone(), found.shadow),
     ]
     .into();
     let mut inputs = vec![config.keyed_topic()];

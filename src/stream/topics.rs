@@ -29,6 +29,8 @@ pub enum Role {
     DeadLetters,
     /// Observations too late to count.
     Late,
+    /// Decisions of rules that only watch.
+    Shadow,
     /// Events, once per entity (routed mode).
     Observations,
     /// Actor states and markers.
@@ -101,6 +103,7 @@ pub fn desired(config: &Config, found: &BTreeMap<String, Found>) -> Vec<Topic> {
         (config.topics.alerts.clone(), Role::Alerts, outputs),
         (config.topics.dead_letters.clone(), Role::DeadLetters, outputs),
         (config.topics.late.clone(), Role::Late, outputs),
+        (config.topics.shadow.clone(), Role::Shadow, outputs),
         (config.observations_topic(), Role::Observations, tasks),
         (config.changelog_topic(), Role::Changelog, tasks),
         (config.epochs_topic(), Role::Epochs, Some(1)),
@@ -135,7 +138,7 @@ fn settings(role: Role, config: &Config) -> BTreeMap<&'static str, Want> {
         settings.insert("max.message.bytes", Want::AtLeast(max_record_bytes(config) as i64));
     }
     match role {
-        Role::Decisions | Role::Late => settings.insert("retention.ms", Want::AtFirst(7 * DAY_MS)),
+        Role::Decisions | Role::Late | Role::Shadow => settings.insert("retention.ms", Want::AtFirst(7 * DAY_MS)),
         Role::Alerts => settings.insert("retention.ms", Want::AtFirst(30 * DAY_MS)),
         // Original bytes, unmasked: short.
         Role::DeadLetters => settings.insert("retention.ms", Want::AtMost(3 * DAY_MS)),
@@ -169,6 +172,8 @@ pub struct Partitions {
     pub dead_letters: i32,
     /// Of the topic of late observations.
     pub late: i32,
+    /// Of the topic of decisions that only watch.
+    pub shadow: i32,
 }
 
 /// Why topics are not as they must be.
@@ -235,5 +240,6 @@ fn partitions(config: &Config, found: &BTreeMap<String, Found>) -> Option<Partit
         alerts: of(&config.topics.alerts)?,
         dead_letters: of(&config.topics.dead_letters)?,
         late: of(&config.topics.late)?,
+        shadow: of(&config.topics.shadow)?,
     })
 }

@@ -34,6 +34,7 @@ pub struct Metrics {
     decisions: Decisions,
     actions: [Counter; Tally::ACTIONS.len()],
     alerts: Counter,
+    shadow: Counter,
     clamped: Counter,
     subkeys_dropped: Counter,
     changelog_records: Counter,
@@ -73,6 +74,8 @@ pub struct ObservationOutcomes {
     pub late: Counter,
     /// Seen before.
     pub duplicate: Counter,
+    /// Concern nobody that the rules count (keyed mode).
+    pub unaddressed: Counter,
     /// Became dead letters.
     pub dead_lettered: Counter,
 }
@@ -219,19 +222,20 @@ impl Metrics {
             "Input records by their one outcome at the router, committed. Routed mode only.",
         );
         let input = InputOutcomes { routed, unaddressed, dead_lettered };
-        let [processed, late, duplicate, dead_lettered] = t.counters(
+        let [processed, late, duplicate, unaddressed, dead_lettered] = t.counters(
             "observations",
             "outcome",
-            ["processed", "late", "duplicate", "dead_lettered"],
+            ["processed", "late", "duplicate", "unaddressed", "dead_lettered"],
             "Observations (keyed mode: input records) by their one outcome at their task, committed.",
         );
-        let observations = ObservationOutcomes { processed, late, duplicate, dead_lettered };
+        let observations = ObservationOutcomes { processed, late, duplicate, unaddressed, dead_lettered };
         let dead_letters =
             t.counters("dead_letters", "reason", Reason::ALL.map(Reason::name), "Dead letters of both stages by reason, committed.");
         let decisions = Decisions::new(t);
         let actions =
             t.counters("decisions_actions", "action", Tally::ACTIONS, "Decisions by the strongest thing that happened, committed.");
         let alerts = t.counter("alerts", "Alerts opened, committed.");
+        let shadow = t.counter("shadow_decisions", "Decisions of rules that only watch (mode shadow), committed.");
         let clamped =
             t.counter("clamped", "Observations whose event time was ahead of the reference time and was capped to it, committed.");
         let subkeys_dropped = t.counter(
@@ -247,6 +251,7 @@ impl Metrics {
             decisions,
             actions,
             alerts,
+            shadow,
             clamped,
             subkeys_dropped,
             changelog_records,
@@ -285,8 +290,10 @@ impl Metrics {
             (&self.observations.processed, tally.processed),
             (&self.observations.late, tally.late),
             (&self.observations.duplicate, tally.duplicate),
+            (&self.observations.unaddressed, tally.concerns_nobody),
             (&self.observations.dead_lettered, tally.dead_lettered),
             (&self.alerts, tally.alerts),
+            (&self.shadow, tally.shadow),
             (&self.clamped, tally.clamped),
             (&self.subkeys_dropped, tally.subkeys_dropped),
             (&self.changelog_records, tally.changelog_records),

@@ -21,6 +21,8 @@ pub struct Tally {
     pub processed: u64,
     /// Observations too late to count.
     pub late: u64,
+    /// Input records that no rule's entity applies to (keyed mode).
+    pub concerns_nobody: u64,
     /// Observations whose event id was seen before.
     pub duplicate: u64,
     /// Observations (or keyed input) that were dead-lettered.
@@ -31,6 +33,8 @@ pub struct Tally {
     pub actions: [u64; Tally::ACTIONS.len()],
     /// Alerts opened.
     pub alerts: u64,
+    /// Decisions of rules that only watch.
+    pub shadow: u64,
     /// Events whose time was capped to the reference time.
     pub clamped: u64,
     /// Decisions that say that sub-keys of a rule were dropped.

@@ -6,7 +6,8 @@ pub mod load;
 
 use crate::address::Kinds;
 use crate::detectors::Detector;
-use crate::entity::EntityKind;
+use crate::entity::{EntityKind, Part};
+use crate::event::Field;
 use crate::expr::Expr;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -299,6 +300,25 @@ pub struct RuleSet {
     pub flags: Vec<FlagDecl>,
     /// The policy.
     pub policy: Policy,
+}
+
+impl Rule {
+    /// Every expression of it.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expr> {
+        let recorded = self.signal.metadata.iter().filter_map(|(_, recorded)| match recorded {
+            Recorded::Expr(expr) => Some(expr),
+            _ => None,
+        });
+        let exceptions = self.exceptions.iter().map(|exception| &exception.when);
+        self.when.iter().chain(&self.per).chain(self.detector.expressions()).chain(exceptions).chain(recorded)
+    }
+
+    /// Whether it counts sessions, or looks at their ids.
+    pub fn needs_sessions(&self) -> bool {
+        let session = Field::named(&["session_id"]);
+        matches!(self.by, By::Kind(kind) if kind.parts().any(|part| part == Part::Session))
+            || self.expressions().any(|expr| expr.fields().iter().any(|field| Some(field) == session.as_ref()))
+    }
 }
 
 impl RuleSet {

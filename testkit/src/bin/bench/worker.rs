@@ -53,6 +53,7 @@ impl Run {
             ("TOPICS__ALERTS", format!("{app}.alerts")),
             ("TOPICS__DEAD_LETTERS", format!("{app}.dead-letters")),
             ("TOPICS__LATE", format!("{app}.late")),
+            ("TOPICS__SHADOW", format!("{app}.shadow")),
             ("RULES__PATH", setup.rules.display().to_string()),
             ("FLAGS__FILE", flags.display().to_string()),
             ("DECISIONS__EMIT", emit.to_owned()),

@@ -51,6 +51,7 @@ impl Stage {
             ("TRIPLINE_TOPICS__ALERTS", topic("tripline.alerts")),
             ("TRIPLINE_TOPICS__DEAD_LETTERS", dead_letters.clone()),
             ("TRIPLINE_TOPICS__LATE", topic("tripline.late")),
+            ("TRIPLINE_TOPICS__SHADOW", topic("tripline.shadow")),
             ("TRIPLINE_TOPICS__PARTITIONS", PARTITIONS.to_string()),
             ("TRIPLINE_RULES__PATH", rules.display().to_string()),
             ("TRIPLINE_FLAGS__FILE", flags.display().to_string()),
