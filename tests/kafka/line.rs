@@ -111,6 +111,7 @@ impl Line {
             ("TOPICS__ALERTS", self.topic("alerts")),
             ("TOPICS__DEAD_LETTERS", self.topic("dead-letters")),
             ("TOPICS__LATE", self.topic("late")),
+            ("TOPICS__SHADOW", self.topic("shadow")),
             ("RULES__PATH", text(root().join("config/packs/anomaly-infra"))),
             ("RULES__SETTINGS", text(self.file("settings.json"))),
             ("FLAGS__FILE", text(self.file("flags.json"))),

@@ -1,0 +1,210 @@
+//! Every detector on four kinds of entity, through Kafka in routed mode, killed again and again: what a read_committed
+//! consumer sees equals the pure engine over the observations in offset order, and `replay --until` over the file.
+
+use crate::line::{Line, PATIENCE, Running, Setup, assert_equal, by_id};
+use anyhow::{Result, ensure};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tripline_core::engine::{Emit, Engine, Outcome};
+use tripline_core::entity::Entity;
+use tripline_core::flags::FlagSnapshot;
+use tripline_core::observation::Observation;
+use tripline_core::rule::load::{SourceFile, load};
+use tripline_core::state::ActorState;
+use tripline_core::stream_time::{self, Appended, SourceTimes};
+use tripline_core::tick::Tick;
+use tripline_testkit::{Record, wait_until};
+
+const TICK: &str = "200ms";
+/// Beyond everything that a rule of the pack waits for, in milliseconds.
+const AFTERWARDS_MS: i64 = 6_000;
+
+const PACK: &str = r#"schema: 1
+kind: policy
+id: policy.detectors
+version: 1
+actions: [{do: alert, at: 1}]
+allowed_lateness: 1s
+---
+{schema: 1, id: t.match, version: 1, title: match, mode: enforce, on: http_request, by: ip, when: status_code == 418,
+ detect: {match: {}}, signal: {type: match, once_per: 2s}}
+---
+{schema: 1, id: t.count, version: 1, title: count, mode: enforce, on: http_request, by: user,
+ detect: {count: {any_of: [{at_least: 12, within: 3s}, {at_least: 90, within: 30s}]}}, signal: {type: count}}
+---
+{schema: 1, id: t.rate, version: 1, title: rate, mode: enforce, on: http_request, by: device,
+ detect: {rate: {burst: 8, refill: 1/200ms}}, signal: {type: rate, once_per: 3s}}
+---
+{schema: 1, id: t.distinct, version: 1, title: distinct, mode: enforce, on: http_request, by: ip,
+ detect: {distinct: {of: path, at_least: 9, within: 2s}}, signal: {type: distinct}}
+---
+{schema: 1, id: t.sum, version: 1, title: sum, mode: enforce, on: http_request, by: [tenant, user],
+ detect: {sum: {of: response_bytes, above: 9000, within: 3s}}, signal: {type: sum, metadata: {bytes: $value}}}
+---
+{schema: 1, id: t.ratio, version: 1, title: ratio, mode: enforce, on: http_request, by: actor,
+ detect: {ratio: {of: status_code >= 400, above: 0.6, min_events: 6, within: 4s}}, signal: {type: ratio, metadata: {share: $value}}}
+---
+{schema: 1, id: t.sequence, version: 1, title: sequence, mode: enforce, on: any, by: user,
+ detect: {sequence: {within: 5s, same: [device_id], cancel_on: event_type == "reset",
+   steps: [{id: guess, when: outcome == "fail", times: 2}, {id: entry, when: outcome == "ok"}]}}, signal: {type: sequence}}
+---
+{schema: 1, id: t.absence, version: 1, title: absence, mode: enforce, on: any, by: user,
+ detect: {sequence: {within: 5s, steps: [{id: asked, when: event_type == "mfa_asked"}],
+   then_absent: {when: event_type == "mfa_answered", within: 2s}}}, signal: {type: absence}}
+---
+{schema: 1, id: t.new, version: 1, title: first seen, mode: enforce, on: any, by: device,
+ detect: {first_seen: {of: [user_id, country], memory: 1h, learn: 1s}}, signal: {type: new}}
+"#;
+
+/// A small generator of choices: a run is a function of its seed and of the clock.
+fn next(seed: &mut u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// What an app would send now.
+fn event(number: u64, seed: &mut u64) -> Value {
+    let pick = |seed: &mut u64, bound: u64| next(seed) % bound;
+    let user = pick(seed, 6);
+    let at_ms = now_ms() - pick(seed, 300) as i64;
+    let mut event = json!({
+        "event_id": format!("e{number}"), "event_time": at_ms, "user_id": format!("u{user}"), "tenant_id": format!("t{}", user % 2),
+        "device_id": format!("d{}", pick(seed, 5)), "ip_address": format!("203.0.113.{}", pick(seed, 4)),
+        "country": ["de", "fr", "it"][pick(seed, 3) as usize],
+    });
+    let more = match pick(seed, 12) {
+        0 => json!({"event_type": "mfa_asked"}),
+        1 => json!({"event_type": "mfa_answered"}),
+        2 => json!({"event_type": "login", "outcome": "fail"}),
+        3 => json!({"event_type": "login", "outcome": ["fail", "ok"][pick(seed, 2) as usize]}),
+        4 => json!({"event_type": "reset"}),
+        _ => json!({
+            "event_type": "http_request", "path": format!("/p/{}", pick(seed, 14)), "method": "GET",
+            "status_code": [200, 200, 404, 403, 418][pick(seed, 5) as usize], "response_bytes": pick(seed, 2_000),
+        }),
+    };
+    event.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    event
+}
+
+fn rules(line: &Line) -> Result<String> {
+    let folder = line.file("rules");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(folder.join("pack.yaml"), PACK)?;
+    Ok(folder.display().to_string())
+}
+
+fn start(line: &Line, rules: &str) -> Result<Running> {
+    let settings = [("TRIPLINE_RULES__PATH", rules), ("TRIPLINE_STREAM__TICK_INTERVAL", TICK), ("TRIPLINE_STATE__WRITE_INTERVAL", "200ms")];
+    let mut running = line.start_with("one", "detect", &settings)?;
+    running.worker.wait_ready(&running.admin, PATIENCE)?;
+    Ok(running)
+}
+
+/// The pure engine over the observations topic, each partition in the order of its offsets.
+fn pure(line: &Line) -> Result<BTreeMap<String, Value>> {
+    let files = [SourceFile { name: "pack.yaml".into(), text: PACK.into() }];
+    let set = load(&files, &Map::new()).unwrap_or_else(|p| panic!("{}", p.iter().map(ToString::to_string).collect::<String>()));
+    let engine = Engine::new(Arc::new(set), &FlagSnapshot::default(), Emit::Fired);
+    let mut partitions: BTreeMap<i32, Vec<_>> = BTreeMap::new();
+    for record in line.read("internal.observations")? {
+        partitions.entry(record.partition).or_default().push(record);
+    }
+    let mut decided = Vec::new();
+    for records in partitions.values_mut() {
+        records.sort_by_key(|record| record.offset);
+        let (mut times, mut states, mut out) = (SourceTimes::default(), BTreeMap::<String, ActorState>::new(), Vec::new());
+        for record in records.iter() {
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            if !Tick::is_tick(key) {
+                let observation = Observation::decode(key, value)?;
+                let state = states.entry(observation.entity.to_string()).or_default();
+                stream_time::settle(&engine, &observation, state, &mut out);
+                let outcome = engine.process(&observation, state, &mut out);
+                ensure!(outcome != Outcome::Duplicate, "no event was sent twice");
+                continue;
+            }
+            times.tick(&Tick::decode(value)?, Appended { at_ms: record.timestamp_ms.unwrap_or_default(), by_broker: true });
+            let Some(now_ms) = times.now() else { continue };
+            let mut due: Vec<(Option<i64>, String)> = states
+                .iter()
+                .filter(|(_, state)| stream_time::is_due(&engine, state, now_ms))
+                .map(|(key, state)| (state.next_due_ms(), key.clone()))
+                .collect();
+            due.sort();
+            for (_, key) in due {
+                let entity = Entity::parse(&key).expect("a key of ours");
+                engine.fire_due(&entity, now_ms, states.entry(key.clone()).or_default(), &mut out);
+            }
+        }
+        decided.extend(out.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?);
+    }
+    by_id(decided)
+}
+
+/// What `replay` says of the input as it stands in its one partition.
+fn replayed(line: &Line, rules: &str, until_ms: i64) -> Result<BTreeMap<String, Value>> {
+    let mut records = line.read("requests")?;
+    records.sort_by_key(|record| record.offset);
+    let mut text = String::new();
+    for record in &records {
+        let mut event = record.json()?;
+        event["broker_time"] = json!(record.timestamp_ms);
+        text.push_str(&format!("{event}\n"));
+    }
+    let input = line.file("events.ndjson");
+    std::fs::write(&input, text)?;
+    let (input, flags) = (input.display().to_string(), line.file("flags.json").display().to_string());
+    let until = tripline_core::time::format_rfc3339_ms(until_ms);
+    let done = line.command(&["replay", "--input", &input, "--rules", rules, "--flags", &flags, "--until", &until], &[])?;
+    ensure!(done.status.success(), "replay: {}", String::from_utf8_lossy(&done.stderr));
+    by_id(String::from_utf8(done.stdout)?.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?)
+}
+
+#[test]
+fn every_detector_on_four_kinds_of_entity_equals_the_engine_and_replay_whatever_is_killed() -> Result<()> {
+    let kills: u64 = std::env::var("TRIPLINE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
+    let line = Line::new(&Setup { flags: "{}".into(), ..Setup::routed(1, 4) })?;
+    let rules = rules(&line)?;
+    let (mut seed, mut number) = (0x5eed, 0);
+    for _ in 0..kills {
+        let before = line.read("decisions")?.len();
+        let mut running = start(&line, &rules)?;
+        let mut batches = 0;
+        // Killed at any moment after the first new decision, while events go on coming.
+        while batches < 20 || line.read("decisions")?.len() <= before {
+            batches += 1;
+            let events: Vec<Value> = (0..20).map(|_| { number += 1; event(number, &mut seed) }).collect();
+            let records = events.iter().map(|e| Record::new(e["user_id"].as_str().unwrap_or_default(), e.to_string()).at_ms(now_ms()));
+            line.kafka.produce_all(&line.input, records)?;
+            std::thread::sleep(Duration::from_millis(40 + next(&mut seed) % 40));
+            ensure!(batches < 2_000, "no new decision:\n{}", running.worker.log_tail(20));
+        }
+        ensure!(running.worker.exit_status().is_none(), "the worker ended by itself:\n{}", running.worker.log_tail(20));
+        running.worker.kill_9();
+    }
+    let last_ms = now_ms();
+    let running = start(&line, &rules)?;
+    wait_until(PATIENCE, "time passes for every task", || {
+        let metrics = running.metrics();
+        metrics.is_ok_and(|m| m.sum("tripline_lane_stream_timestamp_seconds", &[]) * 1_000.0 > (last_ms + AFTERWARDS_MS) as f64)
+    })?;
+    running.stop()?;
+    let found = line.decisions()?;
+    assert_equal(&found, &pure(&line)?);
+    assert_equal(&found, &replayed(&line, &rules, last_ms + AFTERWARDS_MS)?);
+    let types: BTreeSet<&str> = found.values().filter_map(|d| d["anomaly_type"].as_str()).collect();
+    let kinds: BTreeSet<&str> = found.values().filter_map(|d| d["entity"]["kind"].as_str()).collect();
+    eprintln!("{number} events, {kills} kills, {} decisions: {types:?} about {kinds:?}", found.len());
+    assert_eq!(types.len(), 9, "every rule fired");
+    assert_eq!(kinds, ["device", "ip", "tenant+user", "user"].into());
+    Ok(())
+}
