@@ -72,6 +72,8 @@ pub struct Event<'a> {
     pub outcome: Text<'a>,
     /// Set when the app itself reports an anomaly: its type.
     pub anomaly_type: Text<'a>,
+    /// Who refused the request: `self` when it was one of Tripline's own decisions, else the app's word.
+    pub blocked_by: Text<'a>,
     /// Request headers the app chose to send; names in lower case (the last of equal names wins).
     pub headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// Whatever else the app sent, by name.
@@ -150,6 +152,7 @@ pub static FIELDS: &[FieldRow] = &[
     row!(is_authenticated, Bool),
     row!(outcome, Str),
     row!(anomaly_type, Str),
+    row!(blocked_by, Str),
 ];
 
 impl Field {

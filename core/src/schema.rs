@@ -84,6 +84,8 @@ pub struct EventSchema {
     /// Set when the app itself reports an anomaly: its type.
     #[schemars(schema_with = "printable")]
     pub anomaly_type: Option<String>,
+    /// Who refused the request: `self` when it was one of Tripline's own decisions, else the app's word.
+    pub blocked_by: Option<String>,
     /// Request headers the app chose to send. Names are folded to lower case; of equal names the last one stays.
     #[schemars(schema_with = "headers")]
     pub headers: Option<BTreeMap<String, String>>,

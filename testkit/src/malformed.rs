@@ -178,8 +178,20 @@ fn deep() -> Vec<Option<Vec<u8>>> {
 }
 
 fn wrong_types() -> Vec<Option<Vec<u8>>> {
-    let text =
-        ["tenant_name", "method", "path", "route", "user_agent", "country", "role", "outcome", "anomaly_type", "ip_address", "event_type"];
+    let text = [
+        "tenant_name",
+        "method",
+        "path",
+        "route",
+        "user_agent",
+        "country",
+        "role",
+        "outcome",
+        "anomaly_type",
+        "blocked_by",
+        "ip_address",
+        "event_type",
+    ];
     let ids = ["event_id", "tenant_id", "user_id", "session_id", "device_id", "request_id"];
     let ints = ["status_code", "response_time_ms", "request_bytes", "response_bytes", "asn"];
     let mut values = Vec::new();

@@ -191,6 +191,7 @@ impl<'de> Reading<'de> {
             Slot::IsAuthenticated => self.event.is_authenticated = self.truth(slot, value),
             Slot::Outcome => self.event.outcome = self.text(slot, value),
             Slot::AnomalyType => self.event.anomaly_type = self.printable(slot, value),
+            Slot::BlockedBy => self.event.blocked_by = self.text(slot, value),
             Slot::Version => self.envelope.version = self.int(slot, value),
             Slot::Topic => self.envelope.topic = self.text(slot, value),
             Slot::Partition => self.envelope.partition = self.int(slot, value),

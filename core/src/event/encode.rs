@@ -83,6 +83,7 @@ impl<'o> ObjectWriter<'o> {
         self.truth("is_authenticated", event.is_authenticated);
         self.text("outcome", event.outcome.as_deref());
         self.text("anomaly_type", event.anomaly_type.as_deref());
+        self.text("blocked_by", event.blocked_by.as_deref());
         self.headers(event);
         if !event.data.is_empty() {
             self.name("data");

@@ -30,6 +30,7 @@ pub(super) enum Slot {
     IsAuthenticated,
     Outcome,
     AnomalyType,
+    BlockedBy,
     Headers,
     Data,
     Version,
@@ -71,6 +72,7 @@ impl Slot {
             b"is_authenticated" => Slot::IsAuthenticated,
             b"outcome" => Slot::Outcome,
             b"anomaly_type" => Slot::AnomalyType,
+            b"blocked_by" => Slot::BlockedBy,
             b"headers" => Slot::Headers,
             b"data" => Slot::Data,
             envelope if dialect == Dialect::Observation => match envelope {

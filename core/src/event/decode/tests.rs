@@ -202,7 +202,7 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 prop_compose! {
     fn events()(
         ids in proptest::array::uniform6(id()),
-        texts in proptest::array::uniform8(text()),
+        texts in proptest::array::uniform9(text()),
         ints in proptest::array::uniform5(proptest::option::of(any::<i64>())),
         truths in proptest::array::uniform2(proptest::option::of(any::<bool>())),
         event_time_ms in time::EARLIEST_MS..time::LATEST_MS,
@@ -213,13 +213,13 @@ prop_compose! {
         data in proptest::collection::btree_map("[^\0]{0,6}", json(), 0..4),
     ) -> Event<'static> {
         let [event_id, tenant_id, user_id, session_id, device_id, request_id] = ids;
-        let [tenant_name, method, path, route, user_agent, country, role, outcome] = texts;
+        let [tenant_name, method, path, route, user_agent, country, role, outcome, blocked_by] = texts;
         let [status_code, response_time_ms, request_bytes, response_bytes, asn] = ints;
         let [is_staff, is_authenticated] = truths;
         Event {
             event_id, event_time_ms, event_type: event_type.into(), tenant_id, tenant_name, user_id, session_id, device_id,
             ip_address: address, method, path, route, status_code, response_time_ms, request_bytes, response_bytes, user_agent,
-            request_id, country, asn, role, is_staff, is_authenticated, outcome, anomaly_type,
+            request_id, country, asn, role, is_staff, is_authenticated, outcome, anomaly_type, blocked_by,
             headers: headers.into_iter().map(|(n, v)| (n.into(), v.into())).collect(),
             data: data.into_iter().collect(),
         }
