@@ -127,7 +127,8 @@ fn converted(value: Scalar<'_>, slot: Slot, unit: Unit) -> Option<Scalar<'_>> {
             Some(ms) => Scalar::Int(ms),
             None => value,
         },
-        Slot::ResponseTimeMs => convert::number_ms(&value, unit).map_or(value, Scalar::Int),
+        // What is no number, or beyond 64 bits, is of the wrong type.
+        Slot::ResponseTimeMs => convert::number_ms(&value, unit).map_or(Scalar::Nested, Scalar::Int),
         Slot::StatusCode | Slot::RequestBytes | Slot::ResponseBytes | Slot::Asn => convert::whole_number(value),
         Slot::IsStaff | Slot::IsAuthenticated => convert::truth(value),
         Slot::EventId | Slot::TenantId | Slot::UserId | Slot::SessionId | Slot::DeviceId | Slot::RequestId => value,
@@ -177,3 +178,7 @@ fn levels(value: &Json) -> usize {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+#[path = "mapped_tests.rs"]
+mod tests;

@@ -258,10 +258,20 @@ fn walk_values<'de, A: MapAccess<'de>>(walk: &mut Walk<'_, 'de>, node: usize, mu
 
 /// An object in a list: an attribute with its key, or a wrapped value.
 fn walk_item<'de, A: MapAccess<'de>>(walk: &mut Walk<'_, 'de>, node: usize, mut map: A) -> Result<(), A::Error> {
-    let (mut key, mut raw, mut is_wrapper) = (None, None, false);
+    let (mut key, mut raw, mut has_value, mut is_wrapper) = (None, None, false, false);
     while let Some(name) = map.next_key_seed(NameSeed)? {
+        let is_again = match name.as_ref() {
+            "key" => key.is_some(),
+            "value" => std::mem::replace(&mut has_value, true),
+            _ => false,
+        };
+        if is_again {
+            walk.problems.note(Reason::DuplicateKey, "a mapped key");
+            map.next_value::<IgnoredAny>()?;
+            continue;
+        }
         match name.as_ref() {
-            "key" if key.is_none() => {
+            "key" => {
                 key = Some(match map.next_value_seed(ScalarSeed)? {
                     Scalar::Text(key) => walk.enter(node, &key),
                     _ => None,

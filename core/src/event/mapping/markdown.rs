@@ -39,8 +39,8 @@ fn first_place(fields: &Fields, name: &str) -> String {
         Some(Source::Place { path, .. }) => format!("`{path}`"),
         Some(Source::Constant(value)) => format!("always `{}`", value.as_str().unwrap_or_default()),
         // `headers.host` and others, one by one.
-        None if fields.keys().any(|target| target.name().starts_with(&format!("{name}."))) => "some".to_owned(),
-        None => String::new(),
+        None if fields.keys().any(|target| target.name().starts_with(&format!("{name}."))) => "some, by name".to_owned(),
+        None => "-".to_owned(),
     }
 }
 

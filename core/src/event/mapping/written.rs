@@ -235,11 +235,11 @@ impl Reader {
     fn values(&mut self, target: &Target, words: &Map<String, Json>) -> Vec<(String, String)> {
         let mut values = Vec::new();
         for (theirs, ours) in words {
-            match self.inside(theirs, |reader| reader.constant(target, &Map::from_iter([("const".to_owned(), ours.clone())]))) {
-                Some(Source::Constant(Json::String(ours))) => values.push((theirs.clone(), ours)),
-                Some(_) => self.problem(format!("`{theirs}` does not become a text"), "write values = { success = \"ok\" }"),
-                None => {}
-            }
+            let word = Map::from_iter([("const".to_owned(), ours.clone())]);
+            self.inside(theirs, |reader| match ours {
+                Json::String(text) => values.extend(reader.constant(target, &word).map(|_| (theirs.clone(), text.clone()))),
+                _ => reader.problem(format!("`{theirs}` does not become a text"), "write values = { success = \"ok\" }"),
+            });
         }
         values
     }
