@@ -19,6 +19,7 @@ use std::io::{self, BufRead, Write};
 use tripline_core::decision::Decision;
 use tripline_core::engine::{Engine, Outcome, Selection};
 use tripline_core::event::Event;
+use tripline_core::event::mapping::Mapping;
 use tripline_core::observation::Position;
 use tripline_core::rejection::{Reason, Rejection};
 use tripline_core::state::ActorState;
@@ -96,6 +97,8 @@ pub struct Options<'a> {
     pub max_line_bytes: usize,
     /// Write decisions of rules that only watch, too.
     pub shadow: bool,
+    /// How lines of another shape become events; `None`: they are events.
+    pub mapping: Option<&'a Mapping>,
     /// Told after each line how many bytes it had.
     pub progress: &'a mut dyn FnMut(u64),
 }
@@ -103,10 +106,16 @@ pub struct Options<'a> {
 /// Replays events, one per line, and writes decisions, one per line. Lines that are no events are counted, and the run
 /// goes on; an error is the input's or the output's.
 pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: impl Write) -> io::Result<Counts> {
-    let Options { max_line_bytes, shadow, progress } = options;
+    let Options { max_line_bytes, mapping, shadow, progress } = options;
     let mut lines = Lines::new(input, max_line_bytes);
-    let mut replay =
-        Replay { engine, states: HashMap::default(), key: String::new(), selection: Selection::default(), counts: Counts::default() };
+    let mut replay = Replay {
+        engine,
+        mapping,
+        states: HashMap::default(),
+        key: String::new(),
+        selection: Selection::default(),
+        counts: Counts::default(),
+    };
     let mut decisions = Vec::new();
     while let Some((line, bytes)) = lines.next_line()? {
         replay.line(line, &mut decisions);
@@ -128,6 +137,7 @@ pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: 
 
 struct Replay<'a> {
     engine: &'a Engine,
+    mapping: Option<&'a Mapping>,
     states: HashMap<String, ActorState, foldhash::fast::RandomState>,
     /// Reused for every lookup.
     key: String,
@@ -139,7 +149,7 @@ impl Replay<'_> {
     fn line(&mut self, line: Line<'_>, decisions: &mut Vec<Decision>) {
         let index = self.counts.lines;
         self.counts.lines += 1;
-        let (event, reference_ms) = match read(line) {
+        let (event, reference_ms) = match read(line, self.mapping) {
             Ok(read) => read,
             Err(rejection) => return self.counts.reject(index + 1, rejection),
         };
@@ -175,11 +185,14 @@ impl Replay<'_> {
 }
 
 /// The event of a line and its reference time.
-fn read(line: Line<'_>) -> Result<(Event<'_>, i64), Rejection> {
+fn read<'l>(line: Line<'l>, mapping: Option<&Mapping>) -> Result<(Event<'l>, i64), Rejection> {
     let Line::Whole(bytes) = line else {
         return Err(Rejection::new(Reason::TooLarge, "the line is longer than input.max_value_bytes"));
     };
-    let event = Event::decode(Some(bytes))?;
+    let event = match mapping {
+        Some(mapping) => Event::decode_mapped(Some(bytes), mapping)?,
+        None => Event::decode(Some(bytes))?,
+    };
     let reference_ms = match broker_time(bytes)? {
         Some(ms) => ms,
         None => event.event_time_ms,

@@ -1,9 +1,11 @@
 //! How long it takes to read and write a typical record: `cargo run --release -p tripline-core --example decode_speed`.
 
+use serde_json::json;
 use std::hint::black_box;
 use std::time::Instant;
 use tripline_core::entity::Entity;
 use tripline_core::event::Event;
+use tripline_core::event::mapping::Mapping;
 use tripline_core::observation::{Observation, Position};
 
 const RECORD: &str = r#"{"event_id":"3fa85f64-5717-4562-b3fc-2c963f66afa6","event_time":"2025-10-09T08:53:20.123Z","event_type":"http_request","tenant_id":"t-17","user_id":"u-1029384","session_id":"9f86d081884c7d659a2feaa0","device_id":"d-77","ip_address":"203.0.113.9","method":"POST","path":"/api/v1/orders/17/items","route":"/api/v1/orders/{id}/items","status_code":201,"response_time_ms":38,"user_agent":"Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/130.0","request_id":"req-5d41402abc4b","country":"DE","is_staff":false,"is_authenticated":true}"#;
@@ -44,6 +46,22 @@ fn main() {
         });
         measure(&format!("decode observation, {what}"), out.len(), || {
             black_box(Observation::decode(Some(key.as_bytes()), Some(black_box(&out)))).ok();
+        });
+    }
+    mapped();
+}
+
+/// The same event through a mapping that only adds to our own set, then the worked examples of the shipped sets.
+fn mapped() {
+    let own = json!({"set": "tripline", "fields": {"data.extra": "extra"}});
+    let own = Mapping::compile(&own).expect("the sample is valid");
+    let page = include_str!("../../docs/mapping.md");
+    let example = |set: &str| page.split(&format!("\n## `{set}`\n")).nth(1)?.split("```json\n").nth(1)?.split("```").next();
+    let sets = ["otel", "ecs", "nginx-json"].map(|set| (set, Mapping::shipped(set).expect(set), example(set).expect(set)));
+    for (what, mapping, record) in std::iter::once(("own set", own, RECORD)).chain(sets) {
+        let bytes = record.as_bytes();
+        measure(&format!("decode mapped, {what}"), bytes.len(), || {
+            black_box(Event::decode_mapped(Some(black_box(bytes)), &mapping)).ok();
         });
     }
 }

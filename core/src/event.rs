@@ -2,10 +2,12 @@
 //!
 //! If an [`Event`] exists it is valid: `event_time` lies between 2000 and 2100, ids are at most 256 bytes without control
 //! characters, nesting is at most 64 deep, no key stands twice. What is wrong with a record that is not an event is a
-//! [`crate::rejection::Rejection`]. Decoding lives in [`decode`](Event::decode).
+//! [`crate::rejection::Rejection`]. Decoding lives in [`decode`](Event::decode); records of another shape become events
+//! through a [`mapping`].
 
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub mod mapping;
 
 use crate::value::{Type, Value};
 use serde_json::{Map, Value as Json};
@@ -98,6 +100,10 @@ pub struct FieldRow {
     pub name: &'static str,
     /// Its type in expressions.
     pub ty: Type,
+    /// What it takes on the wire, in the words of `docs/event.md`.
+    pub takes: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
     get: for<'e> fn(&'e Event<'_>) -> Value<'e>,
 }
 
@@ -114,45 +120,55 @@ fn truth(value: Option<bool>) -> Value<'static> {
 }
 
 macro_rules! row {
-    ($name:ident, Str) => {
-        FieldRow { name: stringify!($name), ty: Type::Str, get: |e| text(&e.$name) }
+    ($name:ident, id, $meaning:literal) => {
+        row!($name, Str, "id", $meaning, |e| text(&e.$name))
     };
-    ($name:ident, Int) => {
-        FieldRow { name: stringify!($name), ty: Type::Int, get: |e| int(e.$name) }
+    ($name:ident, text, $meaning:literal) => {
+        row!($name, Str, "text", $meaning, |e| text(&e.$name))
     };
-    ($name:ident, Bool) => {
-        FieldRow { name: stringify!($name), ty: Type::Bool, get: |e| truth(e.$name) }
+    ($name:ident, int, $meaning:literal) => {
+        row!($name, Int, "whole number", $meaning, |e| int(e.$name))
+    };
+    ($name:ident, truth, $meaning:literal) => {
+        row!($name, Bool, "true or false", $meaning, |e| truth(e.$name))
+    };
+    ($name:ident, $ty:ident, $takes:literal, $meaning:literal, $get:expr) => {
+        FieldRow { name: stringify!($name), ty: Type::$ty, takes: $takes, meaning: $meaning, get: $get }
     };
 }
 
 /// Every named field, in the order of the schema.
 pub static FIELDS: &[FieldRow] = &[
-    row!(event_id, Str),
-    FieldRow { name: "event_time", ty: Type::Int, get: |e| Value::Int(e.event_time_ms) },
-    FieldRow { name: "event_type", ty: Type::Str, get: |e| Value::Str(&e.event_type) },
-    row!(tenant_id, Str),
-    row!(tenant_name, Str),
-    row!(user_id, Str),
-    row!(session_id, Str),
-    row!(device_id, Str),
-    row!(ip_address, Str),
-    row!(method, Str),
-    row!(path, Str),
-    row!(route, Str),
-    row!(status_code, Int),
-    row!(response_time_ms, Int),
-    row!(request_bytes, Int),
-    row!(response_bytes, Int),
-    row!(user_agent, Str),
-    row!(request_id, Str),
-    row!(country, Str),
-    row!(asn, Int),
-    row!(role, Str),
-    row!(is_staff, Bool),
-    row!(is_authenticated, Bool),
-    row!(outcome, Str),
-    row!(anomaly_type, Str),
-    row!(blocked_by, Str),
+    row!(
+        event_id,
+        id,
+        "Unique id that the app gave. Without one, an id is made from topic, partition and offset, and repeats cannot be recognised"
+    ),
+    row!(event_time, Int, "time, required", "When it happened", |e| Value::Int(e.event_time_ms)),
+    row!(event_type, Str, "text, required", "`http_request` or the name of a domain event; 1 to 256 bytes", |e| Value::Str(&e.event_type)),
+    row!(tenant_id, id, "Tenant the request ran in"),
+    row!(tenant_name, text, "The tenant's name"),
+    row!(user_id, id, "Signed-in user. With it, the user is the actor; without it, the address is; without both, nobody in particular"),
+    row!(session_id, id, "Session"),
+    row!(device_id, id, "Device"),
+    row!(ip_address, text, "Peer address as the app saw it; white space around it is cut, empty is absent"),
+    row!(method, text, "HTTP method as sent"),
+    row!(path, text, "Path as sent, without the query"),
+    row!(route, text, "The route's template, `/orders/{id}`"),
+    row!(status_code, int, "HTTP status"),
+    row!(response_time_ms, int, "Time to answer, milliseconds"),
+    row!(request_bytes, int, "Bytes received"),
+    row!(response_bytes, int, "Bytes sent"),
+    row!(user_agent, text, "User agent as sent"),
+    row!(request_id, id, "Id of the request in the app's logs"),
+    row!(country, text, "Country of the address"),
+    row!(asn, int, "Autonomous system of the address"),
+    row!(role, text, "The user's role"),
+    row!(is_staff, truth, "The user works for the operator; flags look at it"),
+    row!(is_authenticated, truth, "The user is signed in; flags look at it"),
+    row!(outcome, text, "`ok`, `fail` or the app's own word"),
+    row!(anomaly_type, text, "Set when the app itself reports an anomaly: its type"),
+    row!(blocked_by, text, "Who refused the request: `self` when it was one of Tripline's own decisions, else the app's word"),
 ];
 
 impl Field {

@@ -58,6 +58,7 @@ impl Findings {
         };
         self.warnings.extend(loaded.warnings);
         self.good.push("settings".to_owned());
+        self.good.extend(mappings(&loaded.config));
         let Config { rules, flags, .. } = &loaded.config;
         let pack = self.pack(&rules.path, &rules.settings);
         let snapshot = self.flags(&flags.file);
@@ -130,6 +131,15 @@ impl Findings {
         };
         json!({"problems": self.problems.iter().map(problem).collect::<Vec<_>>(), "warnings": self.warnings})
     }
+}
+
+/// How each topic's records become events, if any topic has a mapping.
+fn mappings(config: &Config) -> Vec<String> {
+    if config.input.mapping.is_empty() {
+        return Vec::new();
+    }
+    let how = |topic: &String| config.input.mapping_of(topic).map_or("none, so its records are events", |mapping| mapping.summary());
+    config.input.topics.iter().map(|topic| format!("mapping of {topic}: {}", how(topic))).collect()
 }
 
 /// What a path is.

@@ -1,7 +1,7 @@
 //! `tripline replay`: events of a file in, decisions out, without a broker.
 
 use super::{Failure, code};
-use crate::config::{Config, EmitWhat, Loaded};
+use crate::config::{Config, EVERY_TOPIC, EmitWhat, Loaded};
 use crate::live::Live;
 use crate::replay::{self, Counts, Options};
 use clap::{Args, ValueEnum};
@@ -9,6 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use tripline_core::diagnostic::nearest;
+use tripline_core::event::mapping::{Mapping, SETS};
 
 /// What to replay, and with what.
 #[derive(Debug, Clone, Args)]
@@ -25,6 +28,9 @@ pub struct ReplayArgs {
     /// Settings of the pack by name, JSON or YAML [default: rules.settings]
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
+    /// How lines of another shape become events: a shipped set, or a topic of input.mapping [default: the mapping of `*`]
+    #[arg(long, value_name = "SET|TOPIC")]
+    pub mapping: Option<String>,
     /// Which events get a decision [default: decisions.emit]
     #[arg(long, value_enum)]
     pub emit: Option<EmitArg>,
@@ -49,10 +55,16 @@ pub enum EmitArg {
 pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
     let config = with(args, &loaded.config);
     let live = Live::load(&config).map_err(|problems| Failure::invalid(&problems))?;
+    let mapping = mapping(args.mapping.as_deref(), &config)?;
     let (input, bytes) = open(&args.input)?;
     let bar = progress(bytes);
     let mut advance = |bytes| bar.inc(bytes);
-    let options = Options { max_line_bytes: config.input.max_value_bytes.0, shadow: args.shadow, progress: &mut advance };
+    let options = Options {
+        max_line_bytes: config.input.max_value_bytes.0,
+        mapping: mapping.as_deref(),
+        shadow: args.shadow,
+        progress: &mut advance,
+    };
     let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let result = replay::run(input, &live.current(), options, out);
     bar.finish_and_clear();
@@ -68,6 +80,19 @@ pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
 
 fn summarise(counts: &Counts) {
     let _ = writeln!(io::stderr().lock(), "{counts}");
+}
+
+/// The mapping that was asked for: a topic's, or a shipped set.
+fn mapping(asked: Option<&str>, config: &Config) -> Result<Option<Arc<Mapping>>, Failure> {
+    let of_settings = |topic: &str| config.input.mapping.get(topic).map(|found| found.mapping().clone());
+    let Some(asked) = asked else { return Ok(of_settings(EVERY_TOPIC)) };
+    let found = of_settings(asked).or_else(|| Mapping::shipped(asked).map(Arc::new));
+    found.map(Some).ok_or_else(|| {
+        let known = SETS.into_iter().chain(config.input.mapping.keys().map(String::as_str));
+        let near =
+            nearest(asked, known).map_or_else(|| format!("shipped sets are {}", SETS.join(", ")), |near| format!("did you mean {near}?"));
+        Failure::usage(format!("there is no mapping {asked}: {near}"))
+    })
 }
 
 /// The settings with what the command line names.

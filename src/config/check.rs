@@ -2,11 +2,12 @@
 
 use super::layer::{Key, Origin, Settings};
 use super::report::{INVALID, PROPERTY, Report};
-use super::{Config, KeyedBy};
+use super::{Config, EVERY_TOPIC, KeyedBy};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tripline_core::address::MAX_TRUSTED_HOPS;
+use tripline_core::diagnostic::nearest;
 use tripline_core::time::format_duration_ms;
 
 /// The shortest session key, in characters.
@@ -77,6 +78,7 @@ pub fn check(config: &Config, settings: &Settings, report: &mut Report) -> Vec<S
     let mut checks = Checks { settings, report };
     topics(config, &mut checks);
     entities(config, &mut checks);
+    mappings(config, &mut checks);
     numbers(config, &mut checks);
     times(config, &mut checks);
     places(config, &mut checks);
@@ -134,6 +136,17 @@ fn topics(config: &Config, checks: &mut Checks<'_>) {
                 "every topic has one use: give it another name",
             );
         }
+    }
+}
+
+/// A mapping that no topic reads is a misspelt topic.
+fn mappings(config: &Config, checks: &mut Checks<'_>) {
+    let topics = &config.input.topics;
+    for topic in config.input.mapping.keys().filter(|topic| *topic != EVERY_TOPIC && !topics.contains(topic)) {
+        let origin = checks.origin(&Key::new(&["input", "mapping", topic]));
+        let help = nearest(topic, topics.iter().map(String::as_str))
+            .map_or_else(|| "add it to `input.topics`, or write `*` for every topic".to_owned(), |near| format!("did you mean `{near}`?"));
+        checks.report.problem(INVALID, &origin, format!("`input.mapping` maps `{topic}`, which is not in `input.topics`"), Some(help));
     }
 }
 

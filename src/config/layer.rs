@@ -1,5 +1,6 @@
 //! Layers: where settings come from, and which one wins.
 
+use super::mapping;
 use super::parse::{Node, Place, Tree};
 use super::report::{Report, UNKNOWN_KEY, WRONG_TYPE};
 use config::{Map, Source, Value, ValueKind};
@@ -8,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use tripline_core::diagnostic::nearest;
 
-/// `["stream", "lanes"]`; a client property is one segment: `["kafka", "properties", "sasl.mechanism"]`.
+/// `["stream", "lanes"]`; a client property is one segment, and so is a topic: `["kafka", "properties", "sasl.mechanism"]`,
+/// `["input", "mapping", "app.logs"]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(pub Vec<String>);
 
@@ -22,6 +24,14 @@ impl Key {
     pub fn property(&self) -> Option<&str> {
         match self.0.as_slice() {
             [kafka, properties, name] if kafka == "kafka" && properties == "properties" => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The name of a topic, for keys under `input.mapping`.
+    pub fn mapped_topic(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [input, mapping, topic] if input == "input" && mapping == "mapping" => Some(topic),
             _ => None,
         }
     }
@@ -100,7 +110,7 @@ pub struct Setting {
 /// Settings by key.
 pub type Settings = BTreeMap<Key, Setting>;
 
-/// Every key that exists, from the defaults. `kafka.properties` is open.
+/// Every key that exists, from the defaults. `kafka.properties` and `input.mapping` are open.
 #[derive(Debug)]
 pub struct Known(pub BTreeMap<String, Vec<String>>);
 
@@ -171,6 +181,8 @@ pub fn flatten(tree: Node, known: &Known, origin: impl Fn(Place) -> Origin, repo
                 report.problem(UNKNOWN_KEY, &origin(key_at), message, Some(help));
             } else if section == "kafka" && key == "properties" {
                 properties(node, "", &origin, &mut found, report);
+            } else if section == "input" && key == "mapping" {
+                mapping::of_file(node, &origin, &mut found, report);
             } else {
                 let value = match node.value {
                     Tree::Leaf(value) => value,

@@ -3,7 +3,7 @@
 use super::layer::{self, Key, Known, Origin, Setting, Settings};
 use super::parse::{self, Node};
 use super::report::{INVALID, Report, SECRET_FILE, UNKNOWN_KEY, UNREADABLE, WRONG_TYPE};
-use super::{Config, check, reference, secret};
+use super::{Config, check, mapping, reference, secret};
 use serde_json::Value as Json;
 use std::path::PathBuf;
 use tripline_core::diagnostic::Diagnostic;
@@ -189,6 +189,10 @@ fn flags(sources: &Sources, known: &Known, defaults: &Settings, report: &mut Rep
         };
         let key = match key.split_once('.') {
             Some(("properties", property)) if section == "kafka" => Key::new(&[section, "properties", property]),
+            Some(("mapping", topic)) if section == "input" => {
+                mapping::of_topic(topic, value, &Origin::Flag, &mut found, report);
+                continue;
+            }
             _ => Key::new(&[section, key]),
         };
         insert(&mut found, key, value, Origin::Flag, known, defaults, report);
@@ -208,6 +212,9 @@ fn insert(found: &mut Settings, key: Key, text: &str, origin: Origin, known: &Kn
             report.problem(WRONG_TYPE, &origin, "`kafka.properties` is a table of properties", Some(help.into()));
             return;
         }
+        if key.0[0] == "input" && key.0[1] == "mapping" {
+            return mapping::of_text(text, &origin, found, report);
+        }
     }
     let is_number = defaults.get(&key).is_some_and(|d| d.value.is_number());
     let value = if is_number { text.trim().parse::<i64>().map_or_else(|_| text.into(), Json::from) } else { text.into() };
@@ -221,6 +228,9 @@ fn is_well_typed(key: &Key, setting: &Setting, report: &mut Report) -> bool {
             return true;
         }
         "a text".to_owned()
+    } else if key.mapped_topic().is_some() {
+        // Checked where it was read.
+        return true;
     } else {
         let Err(expected) = reference::fits(key, &setting.value) else { return true };
         expected
@@ -244,9 +254,9 @@ fn resolve_files(settings: &mut Settings, report: &mut Report) {
     }
 }
 
-/// The settings as one JSON object; client properties as text.
+/// The settings as one JSON object; client properties as text. Tables that are open are there when they are empty, too.
 pub(super) fn json(settings: &Settings) -> Json {
-    let mut root = serde_json::json!({"kafka": {"properties": {}}});
+    let mut root = serde_json::json!({"kafka": {"properties": {}}, "input": {"mapping": {}}});
     for (key, setting) in settings {
         let mut at = &mut root;
         for segment in &key.0 {

@@ -6,6 +6,7 @@
 mod check;
 mod layer;
 mod load;
+mod mapping;
 mod parse;
 pub mod reference;
 mod report;
@@ -15,11 +16,13 @@ mod tests;
 pub mod units;
 
 pub use load::{Loaded, Sources, defaults, load};
+pub use mapping::{EVERY_TOPIC, TopicMapping};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tripline_core::address::{Addressing, Scope, SessionKey};
+use tripline_core::event::mapping::Mapping;
 use units::{Bytes, Span};
 
 /// Everything that can be set.
@@ -118,6 +121,18 @@ pub struct Input {
     pub start: Start,
     /// Longer values are dead-lettered as `too_large`.
     pub max_value_bytes: Bytes,
+    /// How records of another shape become events: a mapping by topic, `*` for every other topic.
+    pub mapping: BTreeMap<String, TopicMapping>,
+}
+
+impl Input {
+    /// The mapping of a topic; `None`: its records are events as they are.
+    pub fn mapping_of(&self, topic: &str) -> Option<&Mapping> {
+        if self.mapping.is_empty() {
+            return None;
+        }
+        self.mapping.get(topic).or_else(|| self.mapping.get(EVERY_TOPIC)).map(|found| found.mapping().as_ref())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]

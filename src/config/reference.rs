@@ -91,14 +91,20 @@ pub fn fits(key: &Key, value: &Json) -> Result<(), String> {
 pub fn render(settings: &Settings, origins: bool) -> String {
     let mut out = String::new();
     let mut open = String::new();
-    for (key, setting) in settings {
-        let Some((name, parents)) = key.0.split_last() else { continue };
+    // The keys of a table before the tables in it.
+    let mut in_order: Vec<_> = settings.iter().filter_map(|(key, setting)| Some((key.0.split_last()?, key, setting))).collect();
+    in_order.sort_by_key(|((name, parents), ..)| (*parents, *name));
+    for ((name, parents), key, setting) in in_order {
         let table = parents.join(".");
         if table != open {
             let _ = writeln!(out, "{}[{table}]", if out.is_empty() { "" } else { "\n" });
             open = table;
         }
-        let name = if key.property().is_some() { toml::Value::from(name.as_str()).to_string() } else { name.clone() };
+        let name = if key.property().is_some() || key.mapped_topic().is_some() {
+            toml::Value::from(name.as_str()).to_string()
+        } else {
+            name.clone()
+        };
         let value = toml::Value::try_from(secret::shown(key, setting)).map_or_else(|_| "\"\"".to_owned(), |v| v.to_string());
         let _ = if origins { writeln!(out, "{name} = {value} # {}", setting.origin) } else { writeln!(out, "{name} = {value}") };
     }
@@ -116,7 +122,11 @@ pub fn markdown() -> String {
         for key in keys {
             let meaning = description(section, key);
             let default = toml::Value::try_from(&defaults[section][key]).map_or_else(|_| String::new(), |v| v.to_string());
-            let takes = if key == "properties" { "a table of texts".to_owned() } else { expected(section, key) };
+            let takes = match key.as_str() {
+                "properties" => "a table of texts".to_owned(),
+                "mapping" => "a table of [mappings](mapping.md)".to_owned(),
+                key => expected(section, key),
+            };
             let _ = writeln!(out, "| `{key}` | `{default}` | {takes} | {meaning} |");
         }
         out.push('\n');

@@ -16,6 +16,8 @@ pub const INVALID: &str = "C004";
 pub const PROPERTY: &str = "C005";
 /// A secret file cannot be read.
 pub const SECRET_FILE: &str = "C006";
+/// The mapping of a topic cannot be used.
+pub const MAPPING: &str = "C007";
 
 /// All problems so far, and the files' texts for excerpts.
 #[derive(Debug, Default)]

@@ -268,3 +268,59 @@ fn the_table_in_the_docs_is_the_codes() {
     let (before, _) = found.split_once(MARK).expect("the mark in docs/configuration.md");
     same("docs/configuration.md", &format!("{before}{MARK}\n{}", reference::markdown()));
 }
+
+#[test]
+fn a_topic_has_its_mapping_from_files_the_environment_and_flags() {
+    let text = "[input]\ntopics = [\"a.logs\", \"b\", \"c\", \"d\"]\n[input.mapping]\n\"a.logs\" = \"ecs\"\nb = \"otel\"\n\"*\" = { fields = { event_time = \"t\", event_type = { const = \"login\" } } }\n";
+    let (_folder, mut sources) = file("a.toml", text);
+    let (_second, yaml) = file("b.yaml", "input:\n  mapping:\n    a.logs: {set: ecs, fields: {user_id: [labels.account, user.id]}}\n");
+    sources.files.extend(yaml.files);
+    sources.environment = vec![("TRIPLINE_INPUT__MAPPING".into(), "b=nginx-json, c=tripline".into())];
+    let loaded = load(&sources).expect("valid");
+    let summary = |loaded: &Loaded, topic: &str| loaded.config.input.mapping_of(topic).map(|m| m.summary().to_owned());
+    assert_eq!(summary(&loaded, "a.logs").as_deref(), Some("ecs with 1 field of its own"));
+    assert_eq!(summary(&loaded, "b").as_deref(), Some("nginx-json"));
+    assert_eq!(summary(&loaded, "c").as_deref(), Some("tripline"));
+    assert_eq!(summary(&loaded, "d").as_deref(), Some("2 fields of its own"));
+    assert_eq!(defaults().config.input.mapping_of("app.events").map(|m| m.summary()), None);
+    let shown = loaded.render(true);
+    assert!(
+        shown.contains("b = \"nginx-json\" # env TRIPLINE_INPUT__MAPPING") || shown.contains("\"b\" = \"nginx-json\" # env"),
+        "{shown}"
+    );
+    let (_third, again) = file("shown.toml", &shown);
+    assert_eq!(load(&again).expect("what is shown is a settings file again").config, loaded.config);
+
+    sources.environment = vec![("TRIPLINE_INPUT__MAPPING".into(), r#"{"a.logs": {"set": "otel", "fields": {"role": "r"}}}"#.into())];
+    sources.flags = vec!["input.mapping.b=tripline".into(), r#"input.mapping.c={"set": "ecs"}"#.into()];
+    let loaded = load(&sources).expect("valid");
+    assert_eq!(summary(&loaded, "a.logs").as_deref(), Some("otel with 1 field of its own"));
+    assert_eq!(summary(&loaded, "b").as_deref(), Some("tripline"));
+    assert_eq!(summary(&loaded, "c").as_deref(), Some("ecs"));
+}
+
+#[test]
+fn everything_wrong_with_a_mapping_is_told_at_its_place() {
+    let text = "[input]\ntopics = [\"logs\"]\n[input.mapping]\nlog = \"ecs\"\n";
+    let (_folder, sources) = file("a.toml", text);
+    assert_eq!(refused(&sources), ["4:7 C004 `input.mapping` maps `log`, which is not in `input.topics` | did you mean `logs`?"]);
+    let text = "[input]\ntopics = [\"logs\", \"more\"]\n[input.mapping]\nmore = \"exs\"\n[input.mapping.logs]\nset = \"ecs\"\n[input.mapping.logs.fields]\nuser_idd = \"a\"\nuser_id = { path = \"a..b\" }\n";
+    let (_folder, sources) = file("a.toml", text);
+    assert_eq!(
+        refused(&sources),
+        [
+            "4:8 C007 mapping of `more`: there is no mapping `exs` | did you mean `ecs`?",
+            "8:1 C007 mapping of `logs`, `fields.user_idd`: events have no field `user_idd` | did you mean `user_id`?",
+            "9:13 C007 mapping of `logs`, `fields.user_id.path`: `a..b` has an empty name | a path is names with dots between them (\"http.request.method\"); a list stands for its first item",
+        ]
+    );
+    let check = |value: &str, expected: &str| {
+        let problems = refused(&environment(&[("TRIPLINE_INPUT__MAPPING", value)]));
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{value}: {problems:?}");
+    };
+    check("ecs", "C003 `input.mapping` is a table of topics");
+    check("{\"a\":", "C003 `input.mapping` is a table of topics");
+    check("app.events=elastic", "C007 mapping of `app.events`: there is no mapping `elastic`");
+    check("app.events={x", "C007 mapping of `app.events`: a mapping is the name of a set, or a table");
+    check("app.event=ecs", "C004 `input.mapping` maps `app.event`, which is not in `input.topics` | did you mean `app.events`?");
+}

@@ -4,9 +4,15 @@
 //! [`Reason`] is reported, so that a record with two faults has the same reason whichever field comes first. The work is
 //! linear in the record's length whatever it holds, and the stack is bounded by [`MAX_DEPTH`].
 
+mod convert;
+mod mapped;
+mod otlp;
 mod problems;
 mod slot;
 mod values;
+mod walk;
+
+pub(in crate::event) use slot::Slot;
 
 use super::{Event, FIELDS, MAX_DEPTH, MAX_ID_BYTES, Text};
 use crate::rejection::{Reason, Rejection};
@@ -14,7 +20,6 @@ use crate::time;
 use problems::{Names, Problems, has_control};
 use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
-use slot::Slot;
 use std::borrow::Cow;
 use std::fmt;
 use values::{DataSeed, HeadersSeed, NameSeed, Scalar, ScalarSeed};
@@ -55,14 +60,7 @@ impl<'a> Event<'a> {
 /// Reads one record's value.
 pub(crate) fn read<'a>(value: Option<&'a [u8]>, dialect: Dialect) -> Result<(Event<'a>, Envelope<'a>), Rejection> {
     let text = checked_text(value)?;
-    let mut reading = Reading {
-        event: Event::default(),
-        envelope: Envelope::default(),
-        problems: Problems::default(),
-        dialect,
-        seen: 0,
-        has_time: false,
-    };
+    let mut reading = Reading::new(dialect);
     let mut parser = serde_json::Deserializer::from_str(text);
     parser.deserialize_any(&mut reading).and_then(|()| parser.end()).map_err(not_json)?;
     reading.finish()
@@ -165,6 +163,10 @@ impl<'de> Visitor<'de> for &mut Reading<'de> {
 }
 
 impl<'de> Reading<'de> {
+    fn new(dialect: Dialect) -> Reading<'de> {
+        Reading { event: Event::default(), envelope: Envelope::default(), problems: Problems::default(), dialect, seen: 0, has_time: false }
+    }
+
     fn set(&mut self, slot: Slot, value: Scalar<'de>) {
         match slot {
             Slot::EventId => self.event.event_id = self.id(slot, value),

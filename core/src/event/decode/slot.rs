@@ -4,7 +4,7 @@ use super::{Dialect, FIELDS};
 
 /// A place in the event or the envelope. The first ones stand in the order of [`FIELDS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Slot {
+pub(in crate::event) enum Slot {
     EventId,
     EventTime,
     EventType,

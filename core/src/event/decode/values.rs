@@ -17,6 +17,8 @@ macro_rules! expecting_anything {
     };
 }
 
+pub(super) use expecting_anything;
+
 fn drain_seq<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<(), A::Error> {
     while seq.next_element::<IgnoredAny>()?.is_some() {}
     Ok(())
@@ -53,7 +55,7 @@ impl<'de> Visitor<'de> for NameSeed {
 }
 
 /// The value of a flat field. Objects and arrays are read to their end and are only known to have been there.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Scalar<'a> {
     Null,
     Bool(bool),
@@ -208,7 +210,7 @@ impl<'de> Visitor<'de> for HeadersSeed<'_> {
 }
 
 /// HTTP names differ by more than their case, JSON keys do not: of `Host` and `host` the last one stays.
-fn last_of_equal_names(headers: Headers<'_>) -> Headers<'_> {
+pub(super) fn last_of_equal_names(headers: Headers<'_>) -> Headers<'_> {
     let mut names = Names::default();
     let mut kept: Headers<'_> = headers.into_iter().rev().filter(|(name, _)| names.insert(name.clone())).collect();
     kept.reverse();
@@ -248,7 +250,7 @@ fn read_object<'de, A: MapAccess<'de>>(problems: &mut Problems, mut map: A) -> R
     Ok(object)
 }
 
-struct JsonSeed<'p>(&'p mut Problems);
+pub(super) struct JsonSeed<'p>(pub &'p mut Problems);
 
 impl<'de> DeserializeSeed<'de> for JsonSeed<'_> {
     type Value = Json;
