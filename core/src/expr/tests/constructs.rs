@@ -138,7 +138,7 @@ fn a_prefix_table_agrees_with_a_loop() {
         let list: Vec<Box<str>> = prefixes.iter().filter(|p| !p.is_empty() || skip == 0).skip(skip).map(|p| Box::from(*p)).collect();
         for text in ["", "a", "abc", "b", "b/c", "bb", "y", "zz", "éa", "e", "qqq", "u", "~"] {
             for case in [crate::expr::text::Case::Exact, crate::expr::text::Case::Lower] {
-                let table = crate::expr::text::PrefixSet::new(list.clone(), case);
+                let table = crate::expr::sets::PrefixSet::new(list.clone(), case);
                 assert_eq!(table.starts(text), list.iter().any(|p| text.starts_with(&**p)), "{text} {list:?}");
             }
         }

@@ -6,6 +6,7 @@ mod errors;
 mod generate;
 mod hostile;
 mod oracles;
+pub(super) mod sharing;
 
 use super::{Expr, Scope};
 use crate::event::Event;

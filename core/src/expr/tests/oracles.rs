@@ -13,10 +13,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What an event holds, by the name that expressions use.
-type Fields = HashMap<&'static str, Json>;
+pub(super) type Fields = HashMap<&'static str, Json>;
 
 /// Fields with values of their own types; with `gaps` some are absent and those of `data` have any type.
-fn fields(c: &mut Choices<'_>, gaps: bool) -> Fields {
+pub(super) fn fields(c: &mut Choices<'_>, gaps: bool) -> Fields {
     let mut fields = Fields::new();
     let kinds: [(&[&'static str], usize); 4] = [(STRING_FIELDS, 0), (INT_FIELDS, 1), (FLOAT_FIELDS, 2), (BOOL_FIELDS, 3)];
     for (names, kind) in kinds {
@@ -37,7 +37,7 @@ fn fields(c: &mut Choices<'_>, gaps: bool) -> Fields {
     fields
 }
 
-fn event(fields: &Fields) -> Event<'static> {
+pub(super) fn event(fields: &Fields) -> Event<'static> {
     let text = |name: &str| fields.get(name).and_then(Json::as_str).map(|s| s.to_owned().into());
     let int = |name: &str| fields.get(name).and_then(Json::as_i64);
     let truth = |name: &str| fields.get(name).and_then(Json::as_bool);
@@ -67,7 +67,7 @@ fn event(fields: &Fields) -> Event<'static> {
     }
 }
 
-fn compiled(gen_: &Gen) -> Expr {
+pub(super) fn compiled(gen_: &Gen) -> Expr {
     let scope = Scope {
         lists: LISTS.iter().map(|(name, texts)| ((*name).to_owned(), texts.iter().map(|t| (*t).to_owned()).collect())).collect(),
         ..Scope::default()
