@@ -64,7 +64,7 @@ pub(super) enum Texts {
 pub(super) const CODES: (&str, &[&str]) = ("codes", &["403", "-1", "7", "200", "401", "404", "9007199254740992", "1", "2", "3"]);
 /// A list of networks that overlap and touch.
 pub(super) const OFFICES: (&str, &[&str]) =
-    ("offices", &["10.1.2.0/24", "10.1.0.0/16", "10.0.0.0/16", "2001:db8::/48", "2001:db8::1", "192.168.0.0/16"]);
+    ("offices", &["10.1.2.0/24", "10.1.0.0/16", "10.0.0.0/16", "2001:db8::/48", "2001:db8::1/128", "192.168.0.0/16"]);
 /// The lists of texts that both sides know.
 pub(super) const LISTS: &[(&str, &[&str])] = &[
     ("short", &["/admin/", "POST", ""]),
