@@ -18,10 +18,10 @@ pub(super) const FUNCTIONS: &[&str] = &["has", "size", "cidr", "duration", "hour
 /// Functions called as `text.name(…)`.
 pub(super) const METHODS: &[&str] = &["startsWith", "endsWith", "contains", "matches", "startsWithAny", "lowerAscii", "upperAscii", "size"];
 /// What a compiled regular expression may take, in bytes.
-const MAX_REGEX_BYTES: usize = 1 << 20;
+pub(super) const MAX_REGEX_BYTES: usize = 1 << 20;
 /// What the states that a regular expression remembers while it runs may take, in bytes, in each thread that runs it. When
 /// they are full it forgets them and goes on.
-const MAX_REGEX_CACHE_BYTES: usize = 512 << 10;
+pub(super) const MAX_REGEX_CACHE_BYTES: usize = 512 << 10;
 
 impl Checker<'_> {
     /// A call of any kind.
