@@ -126,7 +126,7 @@ impl Checker<'_> {
             return Ok(Node::Const(Const::Bool(false)));
         }
         let pattern: String = needle.chars().map(either_case).collect();
-        self.count_pattern(part_span)?;
+        self.size.add_pattern(part_span)?;
         Ok(Node::Matches(subject.node, regex(&pattern, part_span)?))
     }
 
@@ -145,7 +145,7 @@ impl Checker<'_> {
         let span = pattern.span;
         let pattern = self.exact_text(pattern, "matches()")?;
         let pattern = pattern.literal().ok_or_else(|| span.error("the pattern of matches() is a literal"))?;
-        self.count_pattern(span)?;
+        self.size.add_pattern(span)?;
         Ok(Node::Matches(Box::new(subject.node), regex(pattern, span)?))
     }
 

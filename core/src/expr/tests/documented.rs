@@ -3,8 +3,8 @@
 use super::compiled;
 use crate::event::{Event, FIELDS};
 use crate::expr::call::{FUNCTIONS, MAX_REGEX_BYTES, MAX_REGEX_CACHE_BYTES, METHODS};
-use crate::expr::check::{MAX_DEPTH, MAX_LIST_ENTRIES, MAX_NODES, MAX_PATTERNS};
 use crate::expr::parse::MAX_SOURCE_BYTES;
+use crate::expr::size::{MAX_DEPTH, MAX_LIST_ENTRIES, MAX_NODES, MAX_PATTERNS};
 use crate::expr::tree::MAX_NESTING;
 
 const DOCS: &str = include_str!("../../../../docs/expressions.md");
