@@ -2,21 +2,26 @@
 
 use super::ExprError;
 use super::check::{Checker, Operand, Typed, expect, text_of, unknown};
-use super::network::Network;
+use super::network::{Network, NetworkSet};
 use super::node::Node;
-use super::text::{Case, PrefixSet, TextTest};
+use super::sets::PrefixSet;
+use super::text::{Case, TextTest};
 use super::tree::{Const, Kind, Span, Tree};
 use super::value_ops::duration_ms;
 use crate::event::Field;
 use crate::value::Type;
 use regex::{Regex, RegexBuilder};
+use std::sync::Arc;
 
 /// Functions called as `name(…)`.
 pub(super) const FUNCTIONS: &[&str] = &["has", "size", "cidr", "duration", "hour_of_week"];
 /// Functions called as `text.name(…)`.
 pub(super) const METHODS: &[&str] = &["startsWith", "endsWith", "contains", "matches", "startsWithAny", "lowerAscii", "upperAscii", "size"];
 /// What a compiled regular expression may take, in bytes.
-const MAX_REGEX_BYTES: usize = 1 << 20;
+pub(super) const MAX_REGEX_BYTES: usize = 1 << 20;
+/// What the states that a regular expression remembers while it runs may take, in bytes, in each thread that runs it. When
+/// they are full it forgets them and goes on.
+pub(super) const MAX_REGEX_CACHE_BYTES: usize = 512 << 10;
 
 impl Checker<'_> {
     /// A call of any kind.
@@ -121,6 +126,7 @@ impl Checker<'_> {
             return Ok(Node::Const(Const::Bool(false)));
         }
         let pattern: String = needle.chars().map(either_case).collect();
+        self.size.add_pattern(part_span)?;
         Ok(Node::Matches(subject.node, regex(&pattern, part_span)?))
     }
 
@@ -139,6 +145,7 @@ impl Checker<'_> {
         let span = pattern.span;
         let pattern = self.exact_text(pattern, "matches()")?;
         let pattern = pattern.literal().ok_or_else(|| span.error("the pattern of matches() is a literal"))?;
+        self.size.add_pattern(span)?;
         Ok(Node::Matches(Box::new(subject.node), regex(pattern, span)?))
     }
 
@@ -146,7 +153,7 @@ impl Checker<'_> {
         let (subject, case) = self.text(receiver, "startsWithAny()")?;
         let prefixes = self.texts(prefixes, "startsWithAny()")?;
         let subject = subject.seen(case);
-        Ok(Node::StartsWithAny(subject.node, PrefixSet::new(prefixes, subject.case)))
+        Ok(Node::StartsWithAny(subject.node, Arc::new(PrefixSet::new(prefixes, subject.case))))
     }
 
     fn cidr(&mut self, address: &Tree, networks: &Tree) -> Result<Node, ExprError> {
@@ -155,15 +162,15 @@ impl Checker<'_> {
             Kind::Literal(Const::Str(text)) => vec![text.clone()],
             _ => self.texts(networks, "cidr()")?,
         };
-        let networks: Result<_, _> =
+        let networks: Result<Vec<Network>, _> =
             texts.iter().map(|text| Network::parse(text).map_err(|message| networks.span.error(message))).collect();
-        Ok(Node::InNetworks(Box::new(address.node), networks?))
+        Ok(Node::InNetworks(Box::new(address.node), Arc::new(NetworkSet::new(networks?))))
     }
 
     /// A list of texts.
     fn texts(&mut self, tree: &Tree, user: &str) -> Result<Vec<Box<str>>, ExprError> {
         let texts = match self.operand(tree)? {
-            Operand::List(items) => items.iter().map(text_of).collect(),
+            Operand::List(list) => list.entries.iter().map(text_of).collect(),
             _ => None,
         };
         texts.ok_or_else(|| tree.span.error(format!("{user} takes a list of strings")).or_try("write [\"a\", \"b\"] or lists.NAME"))
@@ -183,7 +190,7 @@ fn either_case(c: char) -> String {
 }
 
 fn regex(pattern: &str, span: Span) -> Result<Regex, ExprError> {
-    let built = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).nest_limit(64).build();
+    let built = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).dfa_size_limit(MAX_REGEX_CACHE_BYTES).nest_limit(64).build();
     built.map_err(|error| match error {
         regex::Error::CompiledTooBig(limit) => span.error(format!("the pattern needs more than {limit} bytes when compiled")),
         // The last line of a syntax error says what is wrong; the ones before draw a picture of the pattern.

@@ -1,17 +1,15 @@
 //! Tree to checked form: names are resolved, types are compared, literals are prepared, lets are put in their place.
 
 use super::node::{Node, Seen};
+use super::size::{MAX_DEPTH, Size};
 use super::text::Case;
 use super::tree::{Binary, Const, Kind, Span, Tree};
-use super::{ExprError, Scope, parse};
+use super::{ExprError, Scope, parse, tidy};
 use crate::diagnostic::nearest;
 use crate::event::{FIELDS, Field};
 use crate::value::Type;
-
-/// How deep an expression may be with its lets put in: bounds the recursion at run time.
-pub(super) const MAX_DEPTH: usize = 128;
-/// How large an expression may be with its lets put in: ten lets that each name another twice are a thousand times one.
-pub(super) const MAX_NODES: usize = 10_000;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// What a tree turned out to be.
 #[derive(Debug)]
@@ -20,7 +18,15 @@ pub(super) enum Operand {
     /// `x.lowerAscii()`: only to be compared, because making it would allocate.
     Cased(Typed, Case),
     /// A list: only on the right of `in` and in a few functions.
-    List(Vec<Const>),
+    List(List),
+}
+
+/// The entries of a list.
+#[derive(Debug)]
+pub(super) struct List {
+    pub entries: Vec<Const>,
+    /// Written as `lists.NAME`: its entries are texts, in which whole numbers may be written.
+    pub named: bool,
 }
 
 /// A value's node, its type and the place it was written.
@@ -56,13 +62,21 @@ pub(super) struct Checker<'s> {
     pub fields: Vec<Field>,
     /// The lets being put in, outermost first.
     open: Vec<&'s str>,
+    /// The lets put in so far, parsed once however often they are named.
+    parsed: BTreeMap<&'s str, Rc<Tree>>,
     depth: usize,
-    nodes: usize,
+    /// How much there is of it so far, its lets put in.
+    pub size: Size,
 }
 
 impl<'s> Checker<'s> {
     pub fn new(scope: &'s Scope) -> Checker<'s> {
-        Checker { scope, fields: Vec::new(), open: Vec::new(), depth: 0, nodes: 0 }
+        Checker { scope, fields: Vec::new(), open: Vec::new(), parsed: BTreeMap::new(), depth: 0, size: Size::default() }
+    }
+
+    /// For the source of the let of this name: naming it again is a circle.
+    pub fn inside(scope: &'s Scope, name: &'s str) -> Checker<'s> {
+        Checker { open: vec![name], ..Checker::new(scope) }
     }
 
     /// A tree that must be a value.
@@ -108,9 +122,10 @@ impl<'s> Checker<'s> {
 
     /// A tree that may be anything.
     pub fn operand(&mut self, tree: &Tree) -> Result<Operand, ExprError> {
-        self.nodes += 1;
-        if self.nodes > MAX_NODES || self.depth == MAX_DEPTH {
-            return Err(tree.span.error("the expression is too large with its lets put in").or_try("split the rule"));
+        self.size.add_part(tree.span)?;
+        if self.depth == MAX_DEPTH {
+            let message = format!("the expression nests more than {MAX_DEPTH} deep with its lets put in");
+            return Err(tree.span.error(message).or_try("split the rule"));
         }
         self.depth += 1;
         let operand = self.operand_inside(tree);
@@ -121,14 +136,17 @@ impl<'s> Checker<'s> {
     fn operand_inside(&mut self, tree: &Tree) -> Result<Operand, ExprError> {
         let (node, ty) = match &tree.kind {
             Kind::Literal(constant) => (Node::Const(constant.clone()), type_of(constant)),
-            Kind::List(items) => return items.iter().map(|item| self.item(item)).collect::<Result<_, _>>().map(Operand::List),
+            Kind::List(items) => {
+                let entries = items.iter().map(|item| self.item(item)).collect::<Result<_, _>>()?;
+                return Ok(Operand::List(List { entries, named: false }));
+            }
             Kind::Path(path) => return self.path(path, tree.span),
             Kind::Call { name, name_span, receiver, arguments } => {
                 return self.call(name, *name_span, receiver.as_deref(), arguments, tree.span);
             }
-            Kind::Not(inner) => (Node::Not(Box::new(self.truth(inner, "!")?)), Type::Bool),
-            Kind::All(parts) => (Node::All(self.truths(parts, "&&")?), Type::Bool),
-            Kind::AnyOf(parts) => (Node::AnyOf(self.truths(parts, "||")?), Type::Bool),
+            Kind::Not(inner) => (tidy::not(self.truth(inner, "!")?), Type::Bool),
+            Kind::All(parts) => (tidy::all(self.truths(parts, "&&")?), Type::Bool),
+            Kind::AnyOf(parts) => (tidy::any_of(self.truths(parts, "||")?), Type::Bool),
             Kind::Ternary(parts) => self.ternary(parts, tree.span)?,
             Kind::Negate(inner) => self.negate(inner, tree.span)?,
             Kind::Binary(Binary::Compare(operator), left, right) => (self.compare(*operator, left, right, tree.span)?, Type::Bool),
@@ -140,7 +158,7 @@ impl<'s> Checker<'s> {
 
     /// One item of a list literal.
     fn item(&mut self, tree: &Tree) -> Result<Const, ExprError> {
-        self.nodes += 1;
+        self.size.add_part(tree.span)?;
         match &tree.kind {
             Kind::Literal(constant) => Ok(constant.clone()),
             _ => Err(tree.span.error("a list holds literals only").or_try("write the comparisons out with ||")),
@@ -157,7 +175,11 @@ impl<'s> Checker<'s> {
             (_, Some(field), None) => Ok(Operand::Value(self.read(field, span))),
             (_, None, Some((name, source))) => self.inlined(name, source, span),
             (["lists", name], None, _) => match scope.lists.get(*name) {
-                Some(texts) => Ok(Operand::List(texts.iter().map(|text| Const::Str(text.as_str().into())).collect())),
+                Some(texts) => {
+                    self.size.add_list(texts.len(), span)?;
+                    let entries = texts.iter().map(|text| Const::Str(text.as_str().into())).collect();
+                    Ok(Operand::List(List { entries, named: true }))
+                }
                 None => Err(unknown(span, "list", name, scope.lists.keys().map(String::as_str))),
             },
             (["lists", ..], ..) => Err(span.error("a list is named as lists.NAME")),
@@ -184,20 +206,29 @@ impl<'s> Checker<'s> {
     }
 
     /// A let in the place of its name. Errors inside point at the name, because its own source is elsewhere.
-    fn inlined(&mut self, name: &'s str, source: &str, span: Span) -> Result<Operand, ExprError> {
+    fn inlined(&mut self, name: &'s str, source: &'s str, span: Span) -> Result<Operand, ExprError> {
         if self.open.contains(&name) {
             let circle = self.open.iter().skip_while(|open| **open != name).chain([&name]).copied().collect::<Vec<_>>();
             return Err(span.error(format!("`{name}` is defined by itself: {}", circle.join(" → "))));
         }
         let here = |error: ExprError| ExprError { message: format!("in `{name}`: {}", error.message), help: error.help, ..span.error("") };
         self.open.push(name);
-        let operand = parse::parse(source).and_then(|tree| self.operand(&tree)).map_err(here);
+        let operand = self.parsed(name, source).and_then(|tree| self.operand(&tree)).map_err(here);
         self.open.pop();
         Ok(match operand? {
             Operand::Value(typed) => Operand::Value(Typed { span, ..typed }),
             Operand::Cased(typed, case) => Operand::Cased(Typed { span, ..typed }, case),
             list => list,
         })
+    }
+
+    fn parsed(&mut self, name: &'s str, source: &str) -> Result<Rc<Tree>, ExprError> {
+        if let Some(tree) = self.parsed.get(name) {
+            return Ok(Rc::clone(tree));
+        }
+        let tree = Rc::new(parse::parse(source)?);
+        self.parsed.insert(name, Rc::clone(&tree));
+        Ok(tree)
     }
 }
 

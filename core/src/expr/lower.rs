@@ -1,7 +1,7 @@
 //! Checked form to closures. What is asked most (a field against a literal or a set) gets a closure of its own; the rest
 //! is put together from the closures of its parts.
 
-use super::network::in_any;
+use super::memory::Memory;
 use super::node::{Node, Seen};
 use super::text::{Case, TextTest};
 use super::tree::{Comparison, Const};
@@ -14,7 +14,9 @@ use crate::value::Value;
 pub(super) struct Context<'e> {
     pub event: &'e Event<'e>,
     /// The literals that can be the result of the expression: a closure cannot lend what it owns.
-    pub texts: &'e [Box<str>],
+    pub texts: &'e Vec<Box<str>>,
+    /// What a plan remembers about the event; an expression by itself remembers nothing.
+    pub memory: Option<&'e Memory<'e>>,
 }
 
 /// Reads a value.
@@ -28,12 +30,35 @@ pub(super) enum Program {
     Read(Read),
 }
 
+impl Program {
+    /// The value.
+    pub fn eval<'e>(&self, context: Context<'e>) -> Value<'e> {
+        match self {
+            Program::Test(test) => Value::Bool(test(context)),
+            Program::Read(read) => read(context),
+        }
+    }
+
+    /// Whether the value is true; missing is false.
+    pub fn holds(&self, context: Context<'_>) -> bool {
+        match self {
+            Program::Test(test) => test(context),
+            Program::Read(read) => read(context).is_true(),
+        }
+    }
+}
+
 /// Lowers a whole expression; `texts` takes the literals it may return.
 pub(super) fn program(node: Node, texts: &mut Vec<Box<str>>) -> Program {
     match node {
-        Node::Const(_) | Node::Field(_) | Node::HourOfWeek | Node::Ternary(_) | Node::Arithmetic(..) | Node::Negate(_) | Node::Size(_) => {
-            Program::Read(read(node, texts))
-        }
+        Node::Const(_)
+        | Node::Field(_)
+        | Node::HourOfWeek
+        | Node::Ternary(_)
+        | Node::Arithmetic(..)
+        | Node::Negate(_)
+        | Node::Size(_)
+        | Node::Shared(_) => Program::Read(read(node, texts)),
         _ => Program::Test(test(node, texts)),
     }
 }
@@ -70,6 +95,7 @@ fn read(node: Node, texts: &mut Vec<Box<str>>) -> Read {
                 _ => Value::Missing,
             })
         }
+        Node::Shared(cell) => Box::new(move |c| c.memory.map_or(Value::Missing, |memory| memory.value(cell, c))),
         question => {
             let test = test(question, texts);
             Box::new(move |c| Value::Bool(test(c)))
@@ -77,7 +103,8 @@ fn read(node: Node, texts: &mut Vec<Box<str>>) -> Read {
     }
 }
 
-fn test(node: Node, texts: &mut Vec<Box<str>>) -> Test {
+/// Lowers a question.
+pub(super) fn test(node: Node, texts: &mut Vec<Box<str>>) -> Test {
     match node {
         Node::Not(inner) => {
             let inner = test(*inner, texts);
@@ -95,11 +122,16 @@ fn test(node: Node, texts: &mut Vec<Box<str>>) -> Test {
                 Box::new(move |c| matches!((subject(c), part(c)), (Value::Str(text), Value::Str(part)) if text.contains(part)))
             }
         },
-        Node::Matches(subject, regex) => on_text(*subject, texts, move |text| regex.is_match(text)),
+        Node::Matches(subject, regex) => on_text(*subject, texts, move |text| {
+            #[cfg(test)]
+            super::tests::sharing::PATTERNS_RUN.with(|run| run.set(run.get() + 1));
+            regex.is_match(text)
+        }),
         Node::StartsWithAny(subject, prefixes) => on_text(*subject, texts, move |text| prefixes.starts(text)),
         Node::InTexts(subject, set) => on_text(*subject, texts, move |text| set.contains(text)),
-        Node::InValues(subject, list) => in_values(*subject, list, texts),
-        Node::InNetworks(address, networks) => on_text(*address, texts, move |text| in_any(&networks, text)),
+        Node::InValues(subject, set) => on_value(*subject, texts, move |value| set.contains(value)),
+        Node::InNetworks(address, networks) => on_text(*address, texts, move |text| networks.holds(text)),
+        Node::Shared(cell) => Box::new(move |c| c.memory.is_some_and(|memory| memory.holds(cell, c))),
         other => on_value(other, texts, |value| value.is_true()),
     }
 }
@@ -118,19 +150,6 @@ fn on_value(subject: Node, texts: &mut Vec<Box<str>>, test: impl for<'v> Fn(Valu
 /// A test of one text; false of everything else.
 fn on_text(subject: Node, texts: &mut Vec<Box<str>>, test: impl Fn(&str) -> bool + Send + Sync + 'static) -> Test {
     on_value(subject, texts, move |value| matches!(value, Value::Str(text) if test(text)))
-}
-
-/// A value in a list of numbers and truth values; an integer against integers is asked most.
-fn in_values(subject: Node, list: Vec<Const>, texts: &mut Vec<Box<str>>) -> Test {
-    let ints: Option<Box<[i64]>> = list.iter().map(|item| if let Const::Int(i) = item { Some(*i) } else { None }).collect();
-    let among = move |value: Value<'_>| list.iter().any(|item| compare(value, item.value()).is_some_and(|order| order.is_eq()));
-    match ints {
-        Some(ints) => on_value(subject, texts, move |value| match value {
-            Value::Int(i) => ints.contains(&i),
-            other => among(other),
-        }),
-        None => on_value(subject, texts, among),
-    }
 }
 
 fn all(mut parts: Vec<Test>) -> Test {

@@ -13,20 +13,29 @@ mod call;
 mod check;
 mod lex;
 mod lower;
+mod memory;
 mod network;
 mod node;
 mod operators;
 mod parse;
+pub mod plan;
+mod predicates;
+mod sets;
+mod size;
 mod text;
+mod tidy;
 mod tree;
 mod value_ops;
 
 #[cfg(test)]
 mod tests;
 
-use crate::event::{Event, Field};
+use crate::event::{Event, FIELDS, Field};
 use crate::value::{Type, Value};
 use lower::{Context, Program};
+use node::Node;
+pub use predicates::{check_predicates, name_problem};
+pub use size::Size;
 use std::collections::BTreeMap;
 
 /// What an expression may name besides the event's fields.
@@ -57,6 +66,9 @@ pub struct Expr {
     source: String,
     ty: Type,
     fields: Vec<Field>,
+    size: Size,
+    /// What a plan is made from.
+    node: Node,
     texts: Vec<Box<str>>,
     program: Program,
 }
@@ -74,8 +86,9 @@ impl Expr {
         let mut checker = check::Checker::new(scope);
         let typed = checker.value(&tree)?;
         let mut texts = Vec::new();
-        let program = lower::program(typed.node, &mut texts);
-        Ok(Expr { source: source.to_owned(), ty: typed.ty, fields: checker.fields, texts, program })
+        let program = lower::program(typed.node.clone(), &mut texts);
+        let (fields, size) = (checker.fields, checker.size);
+        Ok(Expr { source: source.to_owned(), ty: typed.ty, fields, size, node: typed.node, texts, program })
     }
 
     /// The type it has, known at load. A value of it may still be missing.
@@ -93,21 +106,41 @@ impl Expr {
         &self.fields
     }
 
+    /// The names of these fields as an expression writes them: `path`, `headers["x-tenant"]`, `data.form.kind`. A name in
+    /// `data` that is no word is written in brackets.
+    pub fn field_names(&self) -> Vec<String> {
+        self.fields.iter().map(written).collect()
+    }
+
+    /// How much there is of it.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
     /// Evaluates it on one event. A text may be lent by the event or be a literal of the expression.
     pub fn eval<'e>(&'e self, event: &'e Event<'_>) -> Value<'e> {
-        let context = Context { event, texts: &self.texts };
-        match &self.program {
-            Program::Test(test) => Value::Bool(test(context)),
-            Program::Read(read) => read(context),
-        }
+        self.program.eval(Context { event, texts: &self.texts, memory: None })
     }
 
     /// Whether it is true of one event; missing is false.
     pub fn holds(&self, event: &Event<'_>) -> bool {
-        let context = Context { event, texts: &self.texts };
-        match &self.program {
-            Program::Test(test) => test(context),
-            Program::Read(read) => read(context).is_true(),
-        }
+        self.program.holds(Context { event, texts: &self.texts, memory: None })
+    }
+}
+
+/// A text as a literal.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\r', "\\r"))
+}
+
+/// A field's name as an expression writes it.
+fn written(field: &Field) -> String {
+    match field {
+        Field::Named(index) => FIELDS[*index].name.to_owned(),
+        Field::Header(name) => format!("headers[{}]", quoted(name)),
+        Field::Data(path) => path.iter().fold("data".to_owned(), |name, key| {
+            let word = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !key.starts_with(|c: char| c.is_ascii_digit());
+            if word && !key.is_empty() { format!("{name}.{key}") } else { format!("{name}[{}]", quoted(key)) }
+        }),
     }
 }

@@ -38,15 +38,48 @@ impl Network {
         Ok(Network { bits, mask, v4 })
     }
 
-    fn holds(&self, (bits, v4): (u128, bool)) -> bool {
-        v4 == self.v4 && bits & self.mask == self.bits
+    /// The first and the last of its addresses.
+    fn range(self) -> Range {
+        Range { v4: self.v4, first: self.bits, last: self.bits | !self.mask }
     }
 }
 
-/// Whether the text is an address in one of the networks; other text is in none.
-pub(super) fn in_any(networks: &[Network], text: &str) -> bool {
-    text.parse::<IpAddr>().is_ok_and(|address| {
-        let bits = bits(address);
-        networks.iter().any(|network| network.holds(bits))
-    })
+/// Addresses of one version that follow one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Range {
+    v4: bool,
+    first: u128,
+    last: u128,
+}
+
+/// The addresses of some networks, as sorted ranges that do not touch: a list of ten thousand is searched in fourteen steps.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct NetworkSet {
+    ranges: Box<[Range]>,
+}
+
+impl NetworkSet {
+    pub fn new(networks: impl IntoIterator<Item = Network>) -> NetworkSet {
+        let mut sorted: Vec<Range> = networks.into_iter().map(Network::range).collect();
+        sorted.sort_unstable();
+        let mut ranges: Vec<Range> = Vec::new();
+        for range in sorted {
+            match ranges.last_mut() {
+                Some(before) if before.v4 == range.v4 && range.first <= before.last.saturating_add(1) => {
+                    before.last = before.last.max(range.last)
+                }
+                _ => ranges.push(range),
+            }
+        }
+        NetworkSet { ranges: ranges.into() }
+    }
+
+    /// Whether the text is an address in one of the networks; other text is in none.
+    pub fn holds(&self, text: &str) -> bool {
+        text.parse::<IpAddr>().is_ok_and(|address| {
+            let (bits, v4) = bits(address);
+            let after = self.ranges.partition_point(|range| (range.v4, range.first) <= (v4, bits));
+            after.checked_sub(1).is_some_and(|index| self.ranges[index].v4 == v4 && bits <= self.ranges[index].last)
+        })
+    }
 }

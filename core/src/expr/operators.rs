@@ -1,13 +1,15 @@
 //! Checking the operators: what each takes and gives; what is known at load is worked out at load.
 
 use super::ExprError;
-use super::check::{Checker, Operand, Typed, comparable, expect, text_of, type_of};
+use super::check::{Checker, List, Operand, Typed, comparable, expect, text_of, type_of};
 use super::node::{Node, Seen};
-use super::text::{Case, TextSet, TextTest};
-use super::tree::{Arithmetic, Comparison, Const, Span, Tree};
+use super::sets::{TextSet, ValueSet};
+use super::text::{Case, TextTest};
+use super::tree::{Arithmetic, Comparison, Const, Kind, Span, Tree};
 use super::value_ops::{negate, reckon};
 use crate::event::Field;
 use crate::value::{Type, Value};
+use std::sync::Arc;
 
 impl Checker<'_> {
     pub(super) fn ternary(&mut self, [condition, then, otherwise]: &[Tree; 3], span: Span) -> Result<(Node, Type), ExprError> {
@@ -53,8 +55,10 @@ impl Checker<'_> {
 
     pub(super) fn membership(&mut self, left: &Tree, right: &Tree, span: Span) -> Result<Node, ExprError> {
         let (subject, case) = self.side(left)?;
+        // A text in another case is a text, whatever the field holds.
+        let ty = if case == Case::Exact { subject.ty } else { Type::Str };
         let items = match self.operand(right)? {
-            Operand::List(items) => items,
+            Operand::List(list) => entries_for(ty, list),
             Operand::Value(other) => {
                 return Err(right
                     .span
@@ -63,16 +67,18 @@ impl Checker<'_> {
             }
             Operand::Cased(..) => return Err(right.span.error("`in` takes a list, this is string")),
         };
-        if let Some(item) = items.iter().find(|item| !comparable(subject.ty, type_of(item))) {
-            return Err(span.error(format!("cannot find {} in a list of {}", subject.ty.name(), type_of(item).name())));
+        if let Some(item) = items.iter().find(|item| !comparable(ty, type_of(item))) {
+            let error = span.error(format!("cannot find {} in a list of {}", ty.name(), type_of(item).name()));
+            let number = comparable(ty, Type::Int) && matches!(right.kind, Kind::Path(_));
+            return Err(if number { error.or_try("a named list is one of numbers when every entry is a whole number") } else { error });
         }
         let texts: Option<Vec<Box<str>>> = items.iter().map(text_of).collect();
         Ok(match texts {
             Some(texts) => {
                 let Seen { node, case } = subject.seen(case);
-                Node::InTexts(node, TextSet::new(texts, case))
+                Node::InTexts(node, Arc::new(TextSet::new(texts, case)))
             }
-            None => Node::InValues(Box::new(subject.node), items),
+            None => Node::InValues(Box::new(subject.node), Arc::new(ValueSet::new(items))),
         })
     }
 
@@ -114,6 +120,22 @@ impl Checker<'_> {
         };
         Ok((node, ty))
     }
+}
+
+/// The entries among which a value of this type is to be found: where a number can be looked for, a named list of whole
+/// numbers is one of numbers, and stays one of texts for a text.
+fn entries_for(subject: Type, list: List) -> Vec<Const> {
+    if !list.named || !comparable(subject, Type::Int) {
+        return list.entries;
+    }
+    let Some(numbers) = list.entries.iter().map(whole_number).collect::<Option<Vec<Const>>>() else { return list.entries };
+    if subject == Type::Any { numbers.into_iter().chain(list.entries).collect() } else { numbers }
+}
+
+/// The number that a text is, in the one way to write it.
+fn whole_number(entry: &Const) -> Option<Const> {
+    let text = text_of(entry)?;
+    text.parse::<i64>().ok().filter(|number| number.to_string() == *text).map(Const::Int)
 }
 
 /// The result of reckoning with literals.

@@ -8,7 +8,7 @@ use super::tree::{Arithmetic, Binary, Comparison, Const, Kind, MAX_NESTING, Span
 pub(super) const MAX_SOURCE_BYTES: usize = 16 * 1024;
 
 /// Words that CEL keeps for itself: a let or a field of this name could not be told apart elsewhere.
-const RESERVED: &[&str] = &[
+pub(super) const RESERVED: &[&str] = &[
     "as",
     "break",
     "const",

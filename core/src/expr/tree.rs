@@ -3,6 +3,7 @@
 use super::ExprError;
 use crate::value::Value;
 use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 
 /// How deep one source may nest. Bounds every recursion over a tree, the one at run time included.
 pub(super) const MAX_NESTING: usize = 64;
@@ -35,7 +36,7 @@ impl ExprError {
 }
 
 /// A value known when the rules are loaded.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) enum Const {
     Bool(bool),
     Int(i64),
@@ -52,10 +53,34 @@ impl Const {
             Const::Str(s) => Value::Str(s),
         }
     }
+
+    /// Its type, its bits and its text: equal only for what is the same in every use, which 0.0 and -0.0 are not.
+    fn identity(&self) -> (u8, u64, &str) {
+        match self {
+            Const::Bool(b) => (0, u64::from(*b), ""),
+            Const::Int(i) => (1, i.cast_unsigned(), ""),
+            Const::Float(f) => (2, f.to_bits(), ""),
+            Const::Str(s) => (3, 0, s),
+        }
+    }
+}
+
+impl PartialEq for Const {
+    fn eq(&self, other: &Const) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Const {}
+
+impl Hash for Const {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
 }
 
 /// `== != < <= > >=`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Comparison {
     Equal,
     NotEqual,
@@ -91,7 +116,7 @@ impl Comparison {
 }
 
 /// `+ - * / %`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Arithmetic {
     Add,
     Subtract,

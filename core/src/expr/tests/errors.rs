@@ -36,6 +36,12 @@ fn unknown_names_come_with_the_nearest() {
 fn types_that_do_not_fit_are_both_named() {
     check("status_code == '404'", "status_code == '404'", "cannot compare int with string", Some("write 404 without quotes"));
     check("true || method < 3", "method < 3", "cannot compare string with int", None);
+    let numbers = Some("a named list is one of numbers when every entry is a whole number");
+    check("asn in lists.nearly_codes", "asn in lists.nearly_codes", "cannot find int in a list of string", numbers);
+    check("is_staff in lists.codes", "is_staff in lists.codes", "cannot find bool in a list of string", None);
+    check("path.lowerAscii() in ['a', 1]", "path.lowerAscii() in ['a', 1]", "cannot find string in a list of int", None);
+    check("data.x.lowerAscii() in ['a', 1]", "data.x.lowerAscii() in ['a', 1]", "cannot find string in a list of int", None);
+    check("cidr(ip_address, lists.many)", "lists.many", "\"/page0/\" is not a network", None);
     check("is_staff == 'yes'", "is_staff == 'yes'", "cannot compare bool with string", None);
     check("status_code in ['a']", "status_code in ['a']", "cannot find int in a list of string", None);
     check("path && true", "path", "&& takes bool, this is string", None);
@@ -151,7 +157,7 @@ fn lets_that_multiply_are_refused() {
     }
     assert!(Expr::compile("l9", &scope).is_ok());
     let error = refused("l39", &scope);
-    assert!(error.message.ends_with("the expression is too large with its lets put in"), "{error:?}");
+    assert!(error.message.ends_with("the expression has more than 10000 parts with its lets put in"), "{error:?}");
     assert_eq!((error.offset, error.length), (0, 3));
 }
 
@@ -163,5 +169,6 @@ fn lets_that_nest_without_end_are_refused() {
         scope.lets.insert(format!("l{i}"), format!("{}l{}", "!".repeat(60), i - 1));
     }
     assert!(Expr::compile("l2", &scope).is_ok());
-    refused("l999", &scope);
+    let error = refused("l999", &scope);
+    assert!(error.message.ends_with("the expression nests more than 128 deep with its lets put in"), "{error:?}");
 }
