@@ -67,6 +67,13 @@ pub struct Addressed<'e> {
     entities: Vec<(Entity<'static>, bool)>,
 }
 
+impl Selection {
+    /// Whether this rule is among them, by its index.
+    pub fn has(&self, rule: usize) -> bool {
+        self.rules.contains(&rule)
+    }
+}
+
 impl<'e> Addressed<'e> {
     /// Whether it concerns nobody.
     pub fn is_empty(&self) -> bool {

@@ -4,9 +4,11 @@
 //! and each kind of document is read by its module: [`pack`] for what rules lean on, [`rule`] and [`detect`] for rules.
 //! Readers report into [`report`] and go on; the pack loads whole or not at all. The format is in `docs/rules.md`.
 
+pub mod cases;
 pub mod codes;
 mod detect;
 pub(crate) mod fields;
+pub mod outline;
 mod pack;
 pub(crate) mod report;
 mod rule;
@@ -21,6 +23,7 @@ use super::{FlagDecl, Policy, Rule, RuleSet};
 use crate::diagnostic::Diagnostic;
 use crate::expr::Scope;
 use crate::hash;
+use outline::Outline;
 use report::{Place, Report};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -140,7 +143,8 @@ fn assemble(documents: &[(Kind, Node)], digest: String, report: &mut Report<'_>)
     let rule_documents: Vec<&Node> = of(Kind::Rule).collect();
     let rules = read_rules(&rule_documents, &flags, lists, report);
     profiles.named.append(&mut profiles.overrides);
-    set(digest, rules, profiles, flags, policy)
+    let outline = outline::read(documents.iter().map(|(_, document)| document), &rule_documents, report);
+    set(digest, rules, profiles, flags, policy, outline)
 }
 
 fn read_rules(documents: &[&Node], flags: &[FlagDecl], lists: BTreeMap<String, Vec<String>>, report: &mut Report<'_>) -> Vec<Rule> {
@@ -170,9 +174,9 @@ fn read_rules(documents: &[&Node], flags: &[FlagDecl], lists: BTreeMap<String, V
     documents.iter().filter_map(|document| rule::read_rule(document, rule::Pack { flags, scope: &scope }, report)).collect()
 }
 
-fn set(digest: String, rules: Vec<Rule>, profiles: pack::Profiles, flags: Vec<FlagDecl>, policy: Policy) -> RuleSet {
+fn set(digest: String, rules: Vec<Rule>, profiles: pack::Profiles, flags: Vec<FlagDecl>, policy: Policy, outline: Outline) -> RuleSet {
     let default_profile = profiles.default.unwrap_or(pack::DEFAULT_PROFILE);
-    RuleSet { digest, rules, profiles: profiles.named, default_profile, flags, policy }
+    RuleSet { digest, rules, profiles: profiles.named, default_profile, flags, policy, outline }
 }
 
 /// The version of a pack: base names, texts and overrides. Where the files lie does not count.
