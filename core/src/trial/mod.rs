@@ -17,7 +17,7 @@ use crate::address::{Addressing, SessionKey};
 use crate::decision::Decision;
 use crate::engine::{Emit, Engine};
 use crate::flags::{Flag, FlagSnapshot};
-use crate::rule::case::{Arrival, Case};
+use crate::rule::case::Case;
 use crate::rule::{Mode, Rhythm, RuleSet};
 use crate::state::{ActorState, StateError};
 use std::collections::BTreeMap;
