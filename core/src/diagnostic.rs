@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A problem found while loading rules, flags or config.
+/// A problem found while loading rules, flags or config; a warning, if its code begins with `W`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Stable code, `R001`; the list is in `docs/rules.md`.
@@ -23,7 +23,8 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error[{}]: {}", self.code, self.message)?;
+        let word = if self.code.starts_with('W') { "warning" } else { "error" };
+        writeln!(f, "{word}[{}]: {}", self.code, self.message)?;
         match (self.line, self.column) {
             (0, _) => writeln!(f, "  --> {}", self.file)?,
             (line, 0) => writeln!(f, "  --> {}:{line}", self.file)?,

@@ -5,6 +5,8 @@ use crate::decision::{ActionTaken, Contribution, Decision, EntityRef, HeldBack, 
 use crate::detectors::{Firing, Look, edge};
 use crate::entity::Entity;
 use crate::event::{Event, Text};
+use crate::expr::Expr;
+use crate::expr::plan::{Plan, PlanRule, Scratch};
 use crate::flags::{BoundFlags, FlagSnapshot, FlagUser};
 use crate::observation::{Observation, Position};
 use crate::rule::{Action, By, Effect, Exception, Mode, Profile, Recorded, Rule, RuleSet, Severity, SignalType};
@@ -52,12 +54,15 @@ pub struct Engine {
     /// A hash of how far each rule looks back.
     windows: u64,
     by_slot: BTreeMap<u64, usize>,
+    /// The predicates of all rules as one program.
+    plan: Plan,
 }
 
 /// The rules that look at one event, found before its entity's state is touched.
 #[derive(Debug, Default)]
 pub struct Selection {
     rules: Vec<usize>,
+    scratch: Scratch,
 }
 
 /// An event on its way to the entities that it concerns.
@@ -65,6 +70,13 @@ pub struct Selection {
 pub struct Addressed<'e> {
     observation: Observation<'e>,
     entities: Vec<(Entity<'static>, bool)>,
+}
+
+impl Selection {
+    /// Whether this rule is among them, by its index.
+    pub fn has(&self, rule: usize) -> bool {
+        self.rules.contains(&rule)
+    }
 }
 
 impl<'e> Addressed<'e> {
@@ -117,6 +129,14 @@ impl Engine {
             .iter()
             .flat_map(|(slot, index)| [slot.to_le_bytes(), rules.rules[*index].detector.window_ms().to_le_bytes()].concat())
             .collect();
+        let alternatives: Vec<Vec<&Expr>> = rules.rules.iter().map(|rule| rule.detector.alternatives()).collect();
+        let plan_rules: Vec<PlanRule<'_>> = rules
+            .rules
+            .iter()
+            .zip(&alternatives)
+            .map(|(rule, any_of)| PlanRule { on: rule.on.as_deref(), when: rule.when.as_ref(), any_of })
+            .collect();
+        let plan = Plan::build(&plan_rules);
         Engine {
             flags_digest: flags.digest.clone(),
             flags: bound,
@@ -126,6 +146,7 @@ impl Engine {
             keep_ms,
             windows: hash::short(&windows).max(1),
             by_slot,
+            plan,
             rules,
         }
     }
@@ -178,16 +199,15 @@ impl Engine {
         let user = flag_user(event);
         if policy.master_flag.is_none_or(|flag| self.flags.is_on(flag, user)) {
             let own_block = event.blocked_by.as_deref() == Some(OWN_BLOCK);
-            let looks = |rule: &Rule| {
+            let looks = |index: &usize| {
+                let rule = &self.rules.rules[*index];
                 rule.mode != Mode::Off
                     && counts(rule, observation)
-                    && rule.on.as_deref().is_none_or(|on| on == event.event_type)
-                    && rule.flag.is_none_or(|flag| self.flags.is_on(flag, user))
                     && (rule.include_own_blocks || !own_block)
-                    && rule.when.as_ref().is_none_or(|when| when.holds(event))
-                    && concerns(rule, event)
+                    && rule.flag.is_none_or(|flag| self.flags.is_on(flag, user))
             };
-            selection.rules.extend(self.rules.rules.iter().enumerate().filter(|(_, rule)| looks(rule)).map(|(index, _)| index));
+            self.plan.select(event, &mut selection.scratch, &mut selection.rules);
+            selection.rules.retain(looks);
         }
         !selection.rules.is_empty() || policy.allowed_lateness_ms.is_some() || policy.remember_ids > 0 || self.emit == Emit::All
     }
@@ -459,12 +479,6 @@ fn counts(rule: &Rule, observation: &Observation<'_>) -> bool {
         By::Actor => observation.is_actor,
         By::Kind(kind) => observation.entity.kind == kind,
     }
-}
-
-/// Whether an event that passes `when` matters to the rule's detector.
-fn concerns(rule: &Rule, event: &Event<'_>) -> bool {
-    let alternatives = rule.detector.alternatives();
-    alternatives.is_empty() || alternatives.iter().any(|expr| expr.holds(event))
 }
 
 fn owned(text: &Text<'_>) -> Option<String> {

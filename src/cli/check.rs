@@ -1,7 +1,7 @@
 //! `tripline check`: settings, rules and flags, all problems at once.
 
 use super::failure::count;
-use super::{Failure, Global, Output, code, print};
+use super::{Failure, Global, Output, code, lint, print};
 use crate::config::{Config, Sources, defaults, load};
 use crate::{flags, rules};
 use clap::Args;
@@ -18,6 +18,9 @@ pub struct CheckArgs {
     /// Folders of rules, settings files and flags files; without any, what the settings in force name
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Warnings are findings: exit code 1
+    #[arg(long)]
+    pub strict: bool,
     /// How to print problems
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
@@ -28,6 +31,10 @@ pub struct CheckArgs {
 struct Findings {
     problems: Vec<Diagnostic>,
     warnings: Vec<String>,
+    /// Lint of the packs: its problems make exit code 1, and with `--strict` its warnings.
+    lint: tripline_core::lint::Findings,
+    /// What the rules of each pack remember: in words, and as JSON.
+    costs: Vec<(String, Value)>,
     /// What is in order, in words.
     good: Vec<String>,
 }
@@ -46,10 +53,21 @@ pub fn run(args: &CheckArgs, global: &Global) -> Result<u8, Failure> {
         Output::Json => print(&format!("{:#}\n", findings.json()))?,
         Output::Table => print(&findings.text())?,
     };
-    Ok(if findings.problems.is_empty() { code::OK } else { code::INVALID })
+    Ok(findings.exit_code(args.strict))
 }
 
 impl Findings {
+    fn exit_code(&self, is_strict: bool) -> u8 {
+        let warned = !self.warnings.is_empty() || !self.lint.warnings.is_empty();
+        if !self.problems.is_empty() {
+            code::INVALID
+        } else if !self.lint.problems.is_empty() || (is_strict && warned) {
+            code::FINDINGS
+        } else {
+            code::OK
+        }
+    }
+
     /// The settings in force and what they name.
     fn everything(&mut self, global: &Global) {
         let loaded = match load(&Sources::of_process(global.files.clone(), global.settings.clone())) {
@@ -90,6 +108,10 @@ impl Findings {
         match rules::load_pack(folder, settings) {
             Ok(pack) => {
                 self.good.push(format!("rules {}: {}, {}", folder.display(), count(pack.rules.len(), "rule"), pack.digest));
+                let found = lint::of(&pack);
+                self.lint.warnings.extend(found.warnings);
+                self.lint.problems.extend(found.problems);
+                self.costs.push((lint::costs(&pack), lint::costs_as_json(&pack)));
                 Some(pack)
             }
             Err(problems) => {
@@ -115,21 +137,22 @@ impl Findings {
     }
 
     fn text(&self) -> String {
-        let mut text: String = self.problems.iter().map(|problem| format!("{problem}\n")).collect();
+        let found = self.problems.iter().chain(&self.lint.problems).chain(&self.lint.warnings);
+        let mut text: String = found.map(|problem| format!("{problem}\n")).collect();
+        self.costs.iter().for_each(|(costs, _)| text.push_str(costs));
         self.good.iter().for_each(|good| text.push_str(&format!("ok: {good}\n")));
         self.warnings.iter().for_each(|warning| text.push_str(&format!("warning: {warning}\n")));
-        text.push_str(&format!("{}, {}\n", count(self.problems.len(), "problem"), count(self.warnings.len(), "warning")));
+        text.push_str(&format!("{}, {}\n", count(self.problems.len() + self.lint.problems.len(), "problem"), count(self.warnings.len() + self.lint.warnings.len(), "warning")));
         text
     }
 
     fn json(&self) -> Value {
-        let problem = |p: &Diagnostic| {
-            json!({
-                "code": p.code, "file": p.file, "line": p.line, "column": p.column,
-                "message": p.message, "excerpt": p.excerpt, "help": p.help,
-            })
-        };
-        json!({"problems": self.problems.iter().map(problem).collect::<Vec<_>>(), "warnings": self.warnings})
+        let all = |found: &[Diagnostic]| found.iter().map(lint::as_json).collect::<Vec<_>>();
+        json!({
+            "problems": all(&[self.problems.as_slice(), &self.lint.problems].concat()),
+            "warnings": self.warnings, "lint": all(&self.lint.warnings),
+            "state": self.costs.iter().map(|(_, costs)| costs).collect::<Vec<_>>(),
+        })
     }
 }
 

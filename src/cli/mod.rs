@@ -9,9 +9,11 @@ pub mod events;
 mod failure;
 pub mod flags;
 pub mod generate;
+mod lint;
 pub mod replay;
 pub mod run;
 pub mod state;
+pub mod test;
 #[cfg(test)]
 mod tests;
 pub mod topics;
@@ -66,6 +68,8 @@ pub enum Verb {
     Run(run::RunArgs),
     /// Check settings, rules and flags: all problems with file, line, column and the way out
     Check(check::CheckArgs),
+    /// Run the tests that stand in rule files
+    Test(test::TestArgs),
     /// Events as NDJSON in, decisions as NDJSON out, without a broker
     Replay(replay::ReplayArgs),
     /// What flags say
@@ -139,6 +143,7 @@ pub fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.verb {
         Verb::Run(args) => run::run(&args, ready(global)?),
         Verb::Check(args) => check::run(&args, global),
+        Verb::Test(args) => test::run(&args, global),
         Verb::Replay(args) => replay::run(&args, &ready(global)?),
         Verb::Flags(command) => flags::run(&command, &ready(global)?),
         Verb::Events(args) => Ok(events::run(args, &ready(global)?.config)?),

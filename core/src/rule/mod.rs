@@ -2,6 +2,7 @@
 //!
 //! This module holds the compiled form. [`load`] reads a pack's files into it and reports every problem at once.
 
+pub mod case;
 pub mod load;
 
 use crate::address::Kinds;
@@ -9,6 +10,7 @@ use crate::detectors::Detector;
 use crate::entity::{EntityKind, Part};
 use crate::event::Field;
 use crate::expr::Expr;
+use case::Case;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -204,6 +206,8 @@ pub struct Rule {
     pub detector: Box<dyn Detector>,
     /// What a firing says.
     pub signal: Signal,
+    /// What it says to what happens, as its author has it.
+    pub tests: Vec<Case>,
     /// Key of its slot in the actor state: [`crate::hash::short`] of `id#state`. Survives a change of version.
     pub slot: u64,
 }
@@ -300,6 +304,8 @@ pub struct RuleSet {
     pub flags: Vec<FlagDecl>,
     /// The policy.
     pub policy: Policy,
+    /// Where things stand in its files.
+    pub outline: load::outline::Outline,
 }
 
 impl Rule {

@@ -4,9 +4,11 @@
 //! and each kind of document is read by its module: [`pack`] for what rules lean on, [`rule`] and [`detect`] for rules.
 //! Readers report into [`report`] and go on; the pack loads whole or not at all. The format is in `docs/rules.md`.
 
+pub mod cases;
 pub mod codes;
 mod detect;
 pub(crate) mod fields;
+pub mod outline;
 mod pack;
 pub(crate) mod report;
 mod rule;
@@ -21,6 +23,7 @@ use super::{FlagDecl, Policy, Rule, RuleSet};
 use crate::diagnostic::Diagnostic;
 use crate::expr::Scope;
 use crate::hash;
+use outline::Outline;
 use report::{Place, Report};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -51,15 +54,17 @@ enum Kind {
     Flags,
     Policy,
     Settings,
+    Predicates,
 }
 
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 7] = [
     ("rule", Kind::Rule),
     ("lists", Kind::Lists),
     ("profiles", Kind::Profiles),
     ("flags", Kind::Flags),
     ("policy", Kind::Policy),
     ("settings", Kind::Settings),
+    ("predicates", Kind::Predicates),
 ];
 
 /// Loads a pack. `settings` override the pack's own settings document (`ANOMALY_*`), by name.
@@ -118,7 +123,7 @@ fn kind(document: &Node, report: &mut Report<'_>) -> Option<Kind> {
         Some((_, at)) => report.problem(codes::SCHEMA, at, "`schema` is not one that this version reads", Some("write `schema: 1`".into())),
     }
     let Some(entry) = get("kind") else { return Some(Kind::Rule) };
-    if matches!(&entry.value.value, Tree::Text(given) if given == "predicates" || given == "calibration") {
+    if matches!(&entry.value.value, Tree::Text(given) if given == "calibration") {
         fields::not_yet(entry.value.at, "this kind of document", report);
         return None;
     }
@@ -138,12 +143,16 @@ fn assemble(documents: &[(Kind, Node)], digest: String, report: &mut Report<'_>)
     }
     let policy = policies.first().and_then(|document| pack::read_policy(document, &flags, report)).unwrap_or_else(pack::default_policy);
     let rule_documents: Vec<&Node> = of(Kind::Rule).collect();
-    let rules = read_rules(&rule_documents, &flags, lists, report);
+    let mut scope = Scope { lists, lets: BTreeMap::new() };
+    let good = pack::read_predicates(&of(Kind::Predicates).collect::<Vec<_>>(), &mut scope, report);
+    // With a predicate that is wrong, every use of it would be reported as well.
+    let rules = if good { read_rules(&rule_documents, &flags, &scope, report) } else { Vec::new() };
     profiles.named.append(&mut profiles.overrides);
-    set(digest, rules, profiles, flags, policy)
+    let outline = outline::read(documents.iter().map(|(_, document)| document), &rule_documents, report);
+    set(digest, rules, profiles, flags, policy, outline)
 }
 
-fn read_rules(documents: &[&Node], flags: &[FlagDecl], lists: BTreeMap<String, Vec<String>>, report: &mut Report<'_>) -> Vec<Rule> {
+fn read_rules(documents: &[&Node], flags: &[FlagDecl], scope: &Scope, report: &mut Report<'_>) -> Vec<Rule> {
     if documents.is_empty() && report.is_empty() {
         let file = report.files().first().map_or("rules", |file| file.name.as_str());
         report.global(codes::EMPTY, file, "the pack has no rule", Some("docs/rules.md shows one".into()));
@@ -152,7 +161,6 @@ fn read_rules(documents: &[&Node], flags: &[FlagDecl], lists: BTreeMap<String, V
         report.problem(codes::LIMIT, beyond.at, format!("{} rules, at most {MAX_RULES} are allowed", documents.len()), None);
         return Vec::new();
     }
-    let scope = Scope { lists, lets: BTreeMap::new() };
     let mut ids: BTreeMap<&str, Place> = BTreeMap::new();
     for document in documents {
         let Tree::Map(entries) = &document.value else { continue };
@@ -167,12 +175,12 @@ fn read_rules(documents: &[&Node], flags: &[FlagDecl], lists: BTreeMap<String, V
             report.problem(codes::DUPLICATE, at, format!("two rules have the id `{}`", fields::shown(id)), Some(help));
         }
     }
-    documents.iter().filter_map(|document| rule::read_rule(document, rule::Pack { flags, scope: &scope }, report)).collect()
+    documents.iter().filter_map(|document| rule::read_rule(document, rule::Pack { flags, scope }, report)).collect()
 }
 
-fn set(digest: String, rules: Vec<Rule>, profiles: pack::Profiles, flags: Vec<FlagDecl>, policy: Policy) -> RuleSet {
+fn set(digest: String, rules: Vec<Rule>, profiles: pack::Profiles, flags: Vec<FlagDecl>, policy: Policy, outline: Outline) -> RuleSet {
     let default_profile = profiles.default.unwrap_or(pack::DEFAULT_PROFILE);
-    RuleSet { digest, rules, profiles: profiles.named, default_profile, flags, policy }
+    RuleSet { digest, rules, profiles: profiles.named, default_profile, flags, policy, outline }
 }
 
 /// The version of a pack: base names, texts and overrides. Where the files lie does not count.

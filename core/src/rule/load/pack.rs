@@ -4,6 +4,8 @@ use super::codes;
 use super::fields::{Fields, Keys, check_name, duration, list, map, name, not_yet, of_setting, shown, text, truth, whole, word};
 use super::report::{Report, did_you_mean};
 use super::tree::{Node, Tree};
+use super::rule::expression_text;
+use crate::expr::{Scope, check_predicates};
 use crate::rule::{Action, ActionRow, Category, Decide, FlagDecl, Policy, Profile, Severity};
 use std::collections::BTreeMap;
 
@@ -18,6 +20,8 @@ pub const MAX_REMEMBER_IDS: i64 = 64;
 
 /// The keys of a `lists` document.
 pub const LISTS: Keys = Keys { what: "a lists document", known: &["schema", "kind", "lists"], later: &[] };
+/// The keys of a `predicates` document.
+pub const PREDICATES: Keys = Keys { what: "a predicates document", known: &["schema", "kind", "predicates"], later: &[] };
 /// The keys of a `flags` document.
 pub const FLAGS: Keys = Keys { what: "a flags document", known: &["schema", "kind", "flags"], later: &[] };
 /// The keys of one flag.
@@ -87,6 +91,41 @@ pub fn read_lists(document: &Node, lists: &mut BTreeMap<String, Vec<String>>, re
             report.problem(codes::LIMIT, entry.at, format!("more than {MAX_NAMED} lists"), None);
         }
     }
+}
+
+/// Reads the `predicates` documents into the scope of every rule's expressions; answers whether all of them are good.
+pub fn read_predicates(documents: &[&Node], scope: &mut Scope, report: &mut Report<'_>) -> bool {
+    let mut places = BTreeMap::new();
+    let mut good = true;
+    for document in documents {
+        let entries = Fields::open(document, &PREDICATES, report).and_then(|fields| fields.need("predicates", report));
+        let Some(entries) = entries.and_then(|n| map(n, "`predicates`", report)) else {
+            good = false;
+            continue;
+        };
+        for entry in entries {
+            let Some(source) = expression_text(&entry.value, "a predicate", report) else {
+                good = false;
+                continue;
+            };
+            if scope.lets.insert(entry.key.clone(), source).is_some() {
+                report.problem(codes::DUPLICATE, entry.at, format!("the predicate `{}` is declared twice", shown(&entry.key)), None);
+                good = false;
+            }
+            places.insert(entry.key.as_str(), entry);
+            if scope.lets.len() == MAX_NAMED + 1 {
+                report.problem(codes::LIMIT, entry.at, format!("more than {MAX_NAMED} predicates"), None);
+                return false;
+            }
+        }
+    }
+    for (name, error) in check_predicates(scope) {
+        let Some(entry) = places.get(name.as_str()) else { continue };
+        let at = report.inside(entry.value.at, &scope.lets[&name], error.offset);
+        report.problem(codes::EXPRESSION, at, format!("the predicate `{}`: {}", shown(&name), error.message), error.help);
+        good = false;
+    }
+    good
 }
 
 /// Reads a `flags` document into `flags`.

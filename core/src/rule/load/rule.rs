@@ -1,16 +1,17 @@
 //! One rule document.
 
+use super::cases::{Tested, read_cases};
 use super::codes;
 use super::detect::{read_detector, read_signal};
-use super::fields::{Fields, Keys, check_name, list, map, name, not_yet, shown, text, truth, whole, word};
+use super::fields::{Fields, Keys, list, map, name, not_yet, shown, text, truth, whole, word};
 use super::pack::flag_index;
 use super::report::Report;
 use super::tree::{Node, Tree};
-use crate::event::FIELDS;
-use crate::expr::{Expr, Scope};
+use crate::detectors::Detector;
+use crate::expr::{Expr, Scope, name_problem};
 use crate::hash;
 use crate::entity::{EntityKind, MAX_PARTS, PARTS};
-use crate::rule::{By, Effect, Exception, FlagDecl, Meta, Mode, Rule};
+use crate::rule::{By, Effect, Exception, FlagDecl, Meta, Mode, Rule, Signal};
 use crate::time;
 use crate::value::Type;
 
@@ -26,9 +27,9 @@ pub const RULE: Keys = Keys {
     what: "a rule",
     known: &[
         "schema", "kind", "id", "version", "state", "title", "status", "mode", "flag", "meta", "on", "let", "when", "by", "per", "per_max",
-        "detect", "signal", "except", "include_own_blocks",
+        "detect", "signal", "except", "include_own_blocks", "tests",
     ],
-    later: &["tests", "rollout"],
+    later: &["rollout"],
 };
 /// The keys of `meta`.
 pub const META: Keys = Keys {
@@ -95,6 +96,14 @@ pub fn read_rule(document: &Node, pack: Pack<'_>, report: &mut Report<'_>) -> Op
             None,
         );
     }
+    let tests = fields.get("tests").map_or(Some(Vec::new()), |n| {
+        let fires_on_time = detector.as_ref()?.due().is_some();
+        read_cases(n, Tested { on: on.as_ref()?.as_deref(), by: by?, fires_on_time, flags: pack.flags }, report)
+    });
+    let bound = detector.as_deref().zip(signal.as_ref()).zip(per.as_ref()).zip(per_max);
+    if let Some((((detector, signal), per), per_max)) = bound {
+        check_cost(&fields, detector, signal, per.as_ref().map_or(1, |_| usize::try_from(per_max).unwrap_or(usize::MAX)), report);
+    }
     let id = id?;
     status?;
     Some(Rule {
@@ -113,8 +122,19 @@ pub fn read_rule(document: &Node, pack: Pack<'_>, report: &mut Report<'_>) -> Op
         per_max: usize::try_from(per_max?).ok()?,
         detector: detector?,
         signal: signal?,
+        tests: tests?,
         slot: hash::short(format!("{id}#{}", state?).as_bytes()),
     })
+}
+
+/// A rule that may remember more of one entity than is sane is a problem: the figure says what to lower.
+fn check_cost(fields: &Fields<'_>, detector: &dyn Detector, signal: &Signal, sub_keys: usize, report: &mut Report<'_>) {
+    let bytes = crate::lint::cost::bytes(detector, signal.once_per_ms, sub_keys);
+    if bytes > crate::lint::cost::MAX_RULE_BYTES {
+        let message = format!("the rule may remember {bytes} bytes of one entity, at most {} are allowed", crate::lint::cost::MAX_RULE_BYTES);
+        let help = "lower `per_max` or the detector's threshold".to_owned();
+        report.problem(codes::LIMIT, fields.key_at("detect"), message, Some(help));
+    }
 }
 
 fn rule_id<'n>(node: &'n Node, report: &mut Report<'_>) -> Option<&'n str> {
@@ -233,14 +253,10 @@ fn read_lets(fields: &Fields<'_>, pack: &Scope, report: &mut Report<'_>) -> Opti
     }
     let mut good = true;
     for entry in entries {
-        let taken = FIELDS.iter().any(|f| f.name == entry.key)
-            || ["lists", "headers", "data", "has", "true", "false", "null", "in"].contains(&entry.key.as_str());
-        if taken {
-            report.problem(codes::NAME, entry.at, format!("`{}` is the name of a field, a `let` cannot hide it", entry.key), None);
+        let hidden = pack.lets.contains_key(&entry.key).then(|| format!("`{}` is the name of a predicate", shown(&entry.key)));
+        if let Some(problem) = hidden.or_else(|| name_problem(&entry.key)) {
+            report.problem(codes::NAME, entry.at, format!("{problem}, a `let` cannot hide it"), None);
             good = false;
-        } else if !check_name(&entry.key, entry.at, "a `let`", report) || entry.key.contains(['-', '.']) {
-            good = false;
-            report.problem(codes::NAME, entry.at, "the name of a `let` has letters, digits and `_` only", None);
         }
         match expression_text(&entry.value, "a `let`", report) {
             Some(source) => _ = scope.lets.insert(entry.key.clone(), source),
@@ -278,7 +294,7 @@ pub fn expression(node: &Node, what: &str, scope: &Scope, report: &mut Report<'_
 }
 
 /// The text of an expression; YAML reads `when: true` and `limit: 3` as what they are.
-fn expression_text(node: &Node, what: &str, report: &mut Report<'_>) -> Option<String> {
+pub fn expression_text(node: &Node, what: &str, report: &mut Report<'_>) -> Option<String> {
     match &node.value {
         Tree::Bool(value) => Some(value.to_string()),
         Tree::Int(value) => Some(value.to_string()),

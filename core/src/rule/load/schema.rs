@@ -3,9 +3,10 @@
 //! The types here say the shape only; the loader reports far more. A test holds their keys against the loader's.
 #![allow(dead_code, reason = "the types are read by the schema generator only")]
 
+use super::cases::{CASE, ENTRY, EXPECTATION};
 use super::detect::SIGNAL;
 use super::fields::Keys;
-use super::pack::{ACTION, FLAG, FLAGS, LISTS, POLICY, PROFILE, PROFILES};
+use super::pack::{ACTION, FLAG, FLAGS, LISTS, POLICY, PREDICATES, PROFILE, PROFILES};
 use super::rule::{EXCEPTION, META, RULE};
 use crate::detectors::REGISTRY;
 use super::settings::{DOCUMENT, SETTING};
@@ -48,8 +49,10 @@ words!(IsFlags: Flags);
 words!(IsProfiles: Profiles);
 words!(IsPolicy: Policy);
 words!(IsSettings: Settings);
+words!(IsPredicates: Predicates);
 words!(Status: Experimental, Test, Stable, Deprecated);
 words!(Mode: Off, Shadow, Signal, Alert, Enforce);
+words!(Nothing: Nothing);
 words!(Kind: User, Ip, Net24, Device, Session, Tenant);
 words!(Effect: Ignore, CountOnly, NoAction);
 words!(Actor: Actor);
@@ -71,6 +74,17 @@ enum Document {
     Profiles(Profiles),
     Policy(Policy),
     Settings(Settings),
+    Predicates(Predicates),
+}
+
+/// Questions that every rule of the pack may ask by name.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Predicates {
+    #[schemars(range(min = 1, max = 1))]
+    schema: u32,
+    kind: IsPredicates,
+    predicates: BTreeMap<String, Expression>,
 }
 
 #[derive(JsonSchema)]
@@ -100,6 +114,7 @@ struct Rule {
     signal: Signal,
     except: Option<Vec<Exception>>,
     include_own_blocks: Option<bool>,
+    tests: Option<Vec<Case>>,
 }
 
 /// Whom a rule counts.
@@ -121,6 +136,78 @@ struct Exception {
     reason: String,
     /// The last day on which it holds, `2027-01-31`.
     expires: Option<String>,
+}
+
+/// A test of the rule; see docs/rule-tests.md.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Case {
+    name: String,
+    /// RFC 3339.
+    start: Option<String>,
+    until: Option<Duration>,
+    flags: Option<BTreeMap<String, bool>>,
+    #[schemars(length(min = 1))]
+    events: Vec<TestEvent>,
+    expect: Expect,
+}
+
+/// An event, or one that repeats. `{n}` in its texts is the repetition's number.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TestEvent {
+    at: Option<Duration>,
+    every: Option<Duration>,
+    times: Option<Or<u32>>,
+    late_by: Option<Duration>,
+    event_id: Option<Value>,
+    event_type: Option<String>,
+    tenant_id: Option<Value>,
+    tenant_name: Option<String>,
+    user_id: Option<Value>,
+    session_id: Option<Value>,
+    device_id: Option<Value>,
+    ip_address: Option<String>,
+    method: Option<String>,
+    path: Option<String>,
+    route: Option<String>,
+    status_code: Option<i64>,
+    response_time_ms: Option<i64>,
+    request_bytes: Option<i64>,
+    response_bytes: Option<i64>,
+    user_agent: Option<String>,
+    request_id: Option<Value>,
+    country: Option<String>,
+    asn: Option<i64>,
+    role: Option<String>,
+    is_staff: Option<bool>,
+    is_authenticated: Option<bool>,
+    outcome: Option<String>,
+    anomaly_type: Option<String>,
+    blocked_by: Option<String>,
+    headers: Option<BTreeMap<String, Value>>,
+    data: Option<BTreeMap<String, Value>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Expect {
+    Nothing(Nothing),
+    Signals(#[schemars(length(min = 1))] Vec<Expectation>),
+}
+
+/// Signals of the rule, `by` a time or `at` it, from the start of the test.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Expectation {
+    by: Option<Duration>,
+    at: Option<Duration>,
+    #[schemars(range(min = 1))]
+    signals: Option<u32>,
+    entity: Option<String>,
+    r#type: Option<String>,
+    actions: Option<Vec<Action>>,
+    severity: Option<Severity>,
 }
 
 #[derive(JsonSchema)]
@@ -284,9 +371,13 @@ fn the_schema_has_the_keys_that_the_loader_reads() {
         ("Rule", &RULE),
         ("Meta", &META),
         ("Exception", &EXCEPTION),
+        ("Case", &CASE),
+        ("TestEvent", &ENTRY),
+        ("Expectation", &EXPECTATION),
         ("Signal", &SIGNAL),
         ("Lists", &LISTS),
         ("Flags", &FLAGS),
+        ("Predicates", &PREDICATES),
         ("Flag", &FLAG),
         ("Profiles", &PROFILES),
         ("Profile", &PROFILE),
