@@ -1,6 +1,7 @@
 //! The states of one task through a transaction: changed, encoded once, committed, written.
 
 use super::cache::Cache;
+use super::due::{DueIndex, Hint};
 use super::store::{StoreError, TaskStore};
 use std::collections::HashMap;
 use tripline_core::protocol::start::Local;
@@ -10,6 +11,8 @@ use tripline_core::state::ActorState;
 const UNWRITTEN_CAP_BYTES: usize = 16 << 20;
 /// Entities looked at in one sweep for expired states.
 const SWEEP_STEP: usize = 512;
+/// Entities read at once while the due index is made.
+const REBUILD_STEP: usize = 4_096;
 
 type Encoded = Option<Box<[u8]>>;
 
@@ -26,6 +29,7 @@ pub struct TaskState {
     /// Expired entities that the next commit deletes.
     expired: Vec<String>,
     sweep_from: Option<String>,
+    due: DueIndex,
 }
 
 impl TaskState {
@@ -39,6 +43,7 @@ impl TaskState {
             unwritten_bytes: 0,
             expired: Vec::new(),
             sweep_from: None,
+            due: DueIndex::default(),
         }
     }
 
@@ -55,6 +60,73 @@ impl TaskState {
         let newly = self.cache.list(at);
         let result = work(self.cache.state(at));
         Ok((result, if newly { self.cache.keep_listed_if_changed(at) } else { 0 }))
+    }
+
+    /// [`TaskState::change`] while time may fire something: the due index follows.
+    pub fn change_timed<R>(&mut self, entity: &str, work: impl FnOnce(&mut ActorState) -> R) -> Result<(R, usize), StoreError> {
+        let (mut before, mut after) = (None, None);
+        let done = self.change(entity, |state| {
+            before = state.next_due_ms();
+            let result = work(state);
+            after = state.next_due_ms();
+            result
+        })?;
+        self.due.moved(entity, before, after);
+        Ok(done)
+    }
+
+    /// Whether something may be due by `until_ms`; cheap.
+    pub fn may_be_due(&self, until_ms: i64) -> bool {
+        self.due.may_have(until_ms)
+    }
+
+    /// Takes out the first hint that is due by `until_ms`, to be looked at by [`TaskState::look`].
+    pub fn pop_due(&mut self, until_ms: i64) -> Result<Option<Hint>, StoreError> {
+        let store = &self.store;
+        self.due.pop(until_ms, |after, limit| store.hints(after, limit))
+    }
+
+    /// Looks at the entity of a hint. `fire` runs if its state has something due at the hint's time; what waits for a later time
+    /// gets a hint of its own and its turn then. Answers `fire`'s result, and the bytes that now count as changed.
+    pub fn look<R>(&mut self, hint: &Hint, fire: impl FnOnce(&mut ActorState) -> R) -> Result<(Option<R>, usize), StoreError> {
+        let (due_ms, entity) = hint;
+        let mut after = None;
+        let done = self.change(entity, |state| {
+            let fired = state.next_due_ms().is_some_and(|due| due <= *due_ms).then(|| fire(state));
+            after = state.next_due_ms();
+            fired
+        })?;
+        // Of what did not fire at its time (its rule is not loaded) nobody is reminded again: else this would never end.
+        if let Some(later_ms) = after.filter(|later| later > due_ms) {
+            self.due.add(later_ms, entity);
+        }
+        Ok(done)
+    }
+
+    /// Makes the due index of a store that was written without one.
+    pub fn rebuild_due(&mut self) -> Result<(), StoreError> {
+        let mut from = None;
+        loop {
+            let found = self.store.scan(from.as_deref(), REBUILD_STEP)?;
+            for (entity, bytes) in &found {
+                self.hint(entity, bytes)?;
+            }
+            if self.is_full() {
+                self.write(None)?;
+            }
+            if found.len() < REBUILD_STEP {
+                return Ok(());
+            }
+            from = found.last().map(|(entity, _)| entity.clone());
+        }
+    }
+
+    fn hint(&mut self, entity: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let due = ActorState::decode_next_due(bytes).map_err(|e| self.store.state_error(e))?;
+        if let Some(due_ms) = due {
+            self.due.add(due_ms, entity);
+        }
+        Ok(())
     }
 
     /// Whether the open transaction changed anything.
@@ -91,6 +163,7 @@ impl TaskState {
                 self.unwritten_bytes = self.unwritten_bytes.saturating_sub(before.map_or(0, |b| b.len()));
             }
         }
+        self.due.commit();
         self.cache.settle();
         self.cache.turn(cache_budget);
     }
@@ -100,10 +173,14 @@ impl TaskState {
         self.sealed.clear();
         self.expired.clear();
         self.cache.drop_changed();
+        self.due.abort();
     }
 
     /// Takes a record of the changelog during restore: committed already, not decoded.
     pub fn restore(&mut self, entity: &str, bytes: Option<&[u8]>) -> Result<(), StoreError> {
+        if let Some(bytes) = bytes {
+            self.hint(entity, bytes)?;
+        }
         self.unwritten_bytes += entity.len() + bytes.map_or(0, <[u8]>::len);
         self.unwritten.insert(entity.into(), bytes.map(Into::into));
         if self.is_full() { self.write(None) } else { Ok(()) }
@@ -111,13 +188,15 @@ impl TaskState {
 
     /// Whether what is unwritten should be written before its time.
     pub fn is_full(&self) -> bool {
-        self.unwritten_bytes > UNWRITTEN_CAP_BYTES
+        self.unwritten_bytes + self.due.unwritten_bytes() > UNWRITTEN_CAP_BYTES
     }
 
     /// Writes what is committed to RocksDB, with the commit it belongs to. `None` (during restore) leaves the store's own
     /// words as they are: applying the same records again is harmless.
     pub fn write(&mut self, local: Option<&Local>) -> Result<(), StoreError> {
-        self.store.write(self.unwritten.iter().map(|(entity, bytes)| (&**entity, bytes.as_deref())), local)?;
+        let states = self.unwritten.iter().map(|(entity, bytes)| (&**entity, bytes.as_deref()));
+        self.store.write(states, self.due.unwritten(), local)?;
+        self.due.written();
         self.unwritten.clear();
         self.unwritten_bytes = 0;
         Ok(())
@@ -135,7 +214,9 @@ impl TaskState {
             let newest = self.unwritten.get(entity.as_str()).map_or(Some(bytes.as_slice()), |b| b.as_deref());
             let Some(newest) = newest else { continue };
             let delete_after = ActorState::decode_delete_after(newest).map_err(|e| self.store.state_error(e))?;
-            if delete_after < before_ms && !self.cache.is_changed(&entity) {
+            // What still waits for its time has to fire first.
+            let waits = || ActorState::decode_next_due(newest).map(|due| due.is_some()).map_err(|e| self.store.state_error(e));
+            if delete_after < before_ms && !self.cache.is_changed(&entity) && !waits()? {
                 self.expired.push(entity);
             }
         }
@@ -171,7 +252,16 @@ mod tests {
     use std::convert::Infallible;
 
     fn local(seq: u64) -> Local {
-        Local { history: "h".into(), seq, commit_id: format!("{seq:032x}"), marker_offset: seq as i64, marker_time_ms: 0 }
+        Local {
+            history: "h".into(),
+            seq,
+            commit_id: format!("{seq:032x}"),
+            marker_offset: seq as i64,
+            marker_time_ms: 0,
+            due_index: 1,
+            stream_time_ms: 0,
+            sources: None,
+        }
     }
 
     fn commit(state: &mut TaskState) -> u64 {
