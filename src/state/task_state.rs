@@ -1,7 +1,9 @@
 //! The states of one task through a transaction: changed, encoded once, committed, written.
 
+mod timed;
+
 use super::cache::Cache;
-use super::due::{DueIndex, Hint};
+use super::due::DueIndex;
 use super::store::{StoreError, TaskStore};
 use std::collections::HashMap;
 use tripline_core::protocol::start::Local;
@@ -11,8 +13,6 @@ use tripline_core::state::ActorState;
 const UNWRITTEN_CAP_BYTES: usize = 16 << 20;
 /// Entities looked at in one sweep for expired states.
 const SWEEP_STEP: usize = 512;
-/// Entities read at once while the due index is made.
-const REBUILD_STEP: usize = 4_096;
 
 type Encoded = Option<Box<[u8]>>;
 
@@ -60,73 +60,6 @@ impl TaskState {
         let newly = self.cache.list(at);
         let result = work(self.cache.state(at));
         Ok((result, if newly { self.cache.keep_listed_if_changed(at) } else { 0 }))
-    }
-
-    /// [`TaskState::change`] while time may fire something: the due index follows.
-    pub fn change_timed<R>(&mut self, entity: &str, work: impl FnOnce(&mut ActorState) -> R) -> Result<(R, usize), StoreError> {
-        let (mut before, mut after) = (None, None);
-        let done = self.change(entity, |state| {
-            before = state.next_due_ms();
-            let result = work(state);
-            after = state.next_due_ms();
-            result
-        })?;
-        self.due.moved(entity, before, after);
-        Ok(done)
-    }
-
-    /// Whether something may be due by `until_ms`; cheap.
-    pub fn may_be_due(&self, until_ms: i64) -> bool {
-        self.due.may_have(until_ms)
-    }
-
-    /// Takes out the first hint that is due by `until_ms`, to be looked at by [`TaskState::look`].
-    pub fn pop_due(&mut self, until_ms: i64) -> Result<Option<Hint>, StoreError> {
-        let store = &self.store;
-        self.due.pop(until_ms, |after, limit| store.hints(after, limit))
-    }
-
-    /// Looks at the entity of a hint. `fire` runs if its state has something due at the hint's time; what waits for a later time
-    /// gets a hint of its own and its turn then. Answers `fire`'s result, and the bytes that now count as changed.
-    pub fn look<R>(&mut self, hint: &Hint, fire: impl FnOnce(&mut ActorState) -> R) -> Result<(Option<R>, usize), StoreError> {
-        let (due_ms, entity) = hint;
-        let mut after = None;
-        let done = self.change(entity, |state| {
-            let fired = state.next_due_ms().is_some_and(|due| due <= *due_ms).then(|| fire(state));
-            after = state.next_due_ms();
-            fired
-        })?;
-        // Of what did not fire at its time (its rule is not loaded) nobody is reminded again: else this would never end.
-        if let Some(later_ms) = after.filter(|later| later > due_ms) {
-            self.due.add(later_ms, entity);
-        }
-        Ok(done)
-    }
-
-    /// Makes the due index of a store that was written without one.
-    pub fn rebuild_due(&mut self) -> Result<(), StoreError> {
-        let mut from = None;
-        loop {
-            let found = self.store.scan(from.as_deref(), REBUILD_STEP)?;
-            for (entity, bytes) in &found {
-                self.hint(entity, bytes)?;
-            }
-            if self.is_full() {
-                self.write(None)?;
-            }
-            if found.len() < REBUILD_STEP {
-                return Ok(());
-            }
-            from = found.last().map(|(entity, _)| entity.clone());
-        }
-    }
-
-    fn hint(&mut self, entity: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let due = ActorState::decode_next_due(bytes).map_err(|e| self.store.state_error(e))?;
-        if let Some(due_ms) = due {
-            self.due.add(due_ms, entity);
-        }
-        Ok(())
     }
 
     /// Whether the open transaction changed anything.
