@@ -59,6 +59,8 @@ pub struct Processor {
     selection: Selection,
     decisions: Vec<Decision>,
     key: String,
+    /// A rule of the engine in use fires on time.
+    pub needs_time: bool,
     /// The hint that is being looked at.
     looking: Option<Hint>,
 }
@@ -98,6 +100,7 @@ impl Processor {
             selection: Selection::default(),
             decisions: Vec::new(),
             key: String::new(),
+            needs_time: false,
             looking: None,
         }
     }
@@ -154,7 +157,7 @@ impl Processor {
         let (selection, decisions, key) = (&mut self.selection, &mut self.decisions, &mut self.key);
         decisions.clear();
         let needs_state = engine.select(&observation, selection);
-        let needs_time = engine.needs_time();
+        let needs_time = self.needs_time;
         let mut timed = 0;
         let evaluate = |actor: &mut ActorState| {
             if needs_time {

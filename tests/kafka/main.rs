@@ -8,3 +8,4 @@ mod faults;
 mod parity;
 mod restore;
 mod sharing;
+mod time;

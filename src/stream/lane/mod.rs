@@ -204,7 +204,7 @@ fn poll_loop(shared: &Arc<Shared>, context: &Context, consumer: &BaseConsumer<Co
 
 impl Driver {
     fn new(shared: Arc<Shared>, number: usize, requests: Sender<restore::Request>, answers: Receiver<restore::Answer>) -> Driver {
-        Driver {
+        let mut driver = Driver {
             transactional_id: format!("{}-{}-{number}", shared.config.app.id, shared.identity),
             protocol: Protocol::default(),
             producer: None,
@@ -232,7 +232,9 @@ impl Driver {
             ticking: Ticking::new(Prober::start(&shared, number)),
             number,
             shared,
-        }
+        };
+        driver.processor.needs_time = driver.engine.needs_time();
+        driver
     }
 
     fn connect(&mut self) {
@@ -303,7 +305,7 @@ impl Driver {
                     task.hear(sources);
                 }
                 if id.topic > 0 {
-                    task.heard.routed(record.timestamp(), self.engine.needs_time());
+                    task.heard.routed(record.timestamp(), self.processor.needs_time);
                 }
                 task.last = Some(restore::fingerprint(record));
                 self.records += 1;
@@ -416,6 +418,7 @@ impl Driver {
         let current = self.shared.live.current();
         if !Arc::ptr_eq(&current, &self.engine) {
             self.engine = current;
+            self.processor.needs_time = self.engine.needs_time();
         }
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;

@@ -109,7 +109,7 @@ pub(super) enum Arrival {
 impl Driver {
     /// While a rule needs time: asks about quiet partitions, and sends ticks when their time has come.
     pub(super) fn tick_sources(&mut self, consumer: &BaseConsumer<Context>, now: Instant) {
-        if !self.engine.needs_time() || !self.shared.is_routed() || self.producer.is_none() || self.fatal.is_some() {
+        if !self.processor.needs_time || !self.shared.is_routed() || self.producer.is_none() || self.fatal.is_some() {
             return;
         }
         self.take_answers();
@@ -138,7 +138,7 @@ impl Driver {
 
     /// The least stream time of the lane's tasks.
     pub(super) fn stream_time(&self) -> Option<i64> {
-        if !self.engine.needs_time() {
+        if !self.processor.needs_time {
             return None;
         }
         let routed = self.shared.is_routed();
@@ -208,7 +208,7 @@ impl Driver {
     /// What a record says about time, and up to when it lets fire.
     pub(super) fn arrival(&self, id: TaskId, record: &BorrowedMessage<'_>) -> Result<(Arrival, Option<i64>), Rejection> {
         let is_tick = self.shared.is_routed() && Tick::is_tick(record.key());
-        let needs_time = self.engine.needs_time();
+        let needs_time = self.processor.needs_time;
         let Some(task) = self.tasks.get(&id).filter(|_| is_tick || needs_time) else { return Ok((Arrival::Record, None)) };
         if !is_tick {
             // Observations say nothing that the next tick does not.
