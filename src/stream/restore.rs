@@ -335,12 +335,14 @@ impl Restorer {
         let open = || TaskStore::open(&path, &self.shared.budget);
         let mut state = TaskState::new(open()?);
         let local = state.store().local()?;
-        if local.as_ref().is_some_and(|local| local.due_index != DUE_INDEX) {
-            state.rebuild_due()?;
-        }
         let too_old_ms = now_ms() - DISCARD_AFTER_MS;
         let plan =
             start::plan(offset, metadata.as_ref(), local.as_ref(), too_old_ms, self.shared.partitions).map_err(|h| self.halt(task, h))?;
+        let stays = matches!(plan, Plan::Ready(_) | Plan::Restore { discard: false, .. });
+        if stays && local.as_ref().is_some_and(|local| local.due_index != DUE_INDEX) {
+            info!(partition = task.partition, "the store was written without an index of what is due: it is made");
+            state.rebuild_due()?;
+        }
         match plan {
             Plan::Ready(next_offset) => {
                 let marker_offset = local.as_ref().map_or(-1, |l| l.marker_offset);

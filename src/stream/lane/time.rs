@@ -239,7 +239,7 @@ impl Driver {
         let timestamp_ms = record.timestamp().to_millis().unwrap_or(until_ms);
         let before = self.tally_decisions();
         let (Some(producer), Some(task)) = (&self.producer, self.tasks.get_mut(&id)) else { return false };
-        let Some(state) = &mut task.state else { return true };
+        let Some(state) = task.state.as_mut().filter(|state| state.may_be_due(until_ms)) else { return true };
         let firing = Firing { until_ms, timestamp_ms, most, most_bytes, stuck: &task.stuck };
         let (processor, engine, tally) = (&mut self.processor, &self.engine, &mut self.tally);
         let done = guarded(|| processor.fire(engine, firing, state, producer, tally, &task.commit));
