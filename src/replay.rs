@@ -12,6 +12,8 @@ mod due;
 mod line;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod time_tests;
 
 use due::Due;
 use hashbrown::HashMap;

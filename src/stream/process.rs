@@ -162,7 +162,7 @@ impl Processor {
         let evaluate = |actor: &mut ActorState| {
             if needs_time {
                 stream_time::settle(engine, &observation, actor, decisions);
-                timed = decisions.len() as u64;
+                timed = counted(decisions);
             }
             let outcome = engine.apply(&observation, selection, actor, decisions);
             // After the state was changed: the worst moment.
@@ -219,7 +219,7 @@ impl Processor {
             };
             let (_, changed) = state.look(&hint, look).map_err(Trouble::Store)?;
             fired.changed += changed;
-            tally.timed_decisions += self.decisions.len() as u64;
+            tally.timed_decisions += counted(&self.decisions);
             self.hand_out(producer, tally, hint.0.min(firing.timestamp_ms), commit)?;
             self.looking = None;
         }
@@ -294,6 +294,11 @@ impl Processor {
         }
         Ok(Some(observation))
     }
+}
+
+/// Decisions that count as such: not those of rules that only watch.
+fn counted(decisions: &[Decision]) -> u64 {
+    decisions.iter().filter(|decision| !decision.shadow).count() as u64
 }
 
 fn position(record: &BorrowedMessage<'_>) -> Position {
