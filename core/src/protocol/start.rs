@@ -61,7 +61,7 @@ pub struct Marker {
 }
 
 /// What the local store says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Local {
     /// As in [`Metadata`].
     pub history: String,
