@@ -238,8 +238,7 @@ pub struct Stream {
     pub identity: String,
     /// Time between commits.
     pub commit_interval: Span,
-    /// Routed mode, while a rule fires on time: time between two ticks of an input partition. What waits for a quiet partition
-    /// fires about two of them later.
+    /// Time between two ticks of an input partition, while a rule fires on time (routed mode).
     pub tick_interval: Span,
     /// A transaction older than this is aborted by the broker.
     pub transaction_timeout: Span,
