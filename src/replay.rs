@@ -4,11 +4,18 @@
 //! One line is one record. Its reference time is `broker_time` when the line has one (RFC 3339, or integer milliseconds),
 //! else its `event_time`; its position is topic `file`, partition 0, the line's number from 0. The state of every actor
 //! that a rule looked at is kept in memory until the end: some hundred bytes each, bounded by the file only.
+//!
+//! A file is one source: its stream time is the greatest reference time read so far. What is due fires before the line that
+//! brought the time; nothing fires past the last line's time unless [`Options::until_ms`] says how much later it is.
 
+mod due;
 mod line;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod time_tests;
 
+use due::Due;
 use hashbrown::HashMap;
 use line::{Line, Lines};
 use serde::Deserialize;
@@ -20,9 +27,10 @@ use tripline_core::decision::Decision;
 use tripline_core::engine::{Engine, Outcome, Selection};
 use tripline_core::event::Event;
 use tripline_core::event::mapping::Mapping;
-use tripline_core::observation::Position;
+use tripline_core::observation::{Observation, Position};
 use tripline_core::rejection::{Reason, Rejection};
 use tripline_core::state::ActorState;
+use tripline_core::stream_time::{reached_by, settle};
 use tripline_core::time::{EARLIEST_MS, LATEST_MS, parse_rfc3339_ms};
 
 /// How many rejected lines are named in the summary.
@@ -99,6 +107,8 @@ pub struct Options<'a> {
     pub shadow: bool,
     /// How lines of another shape become events; `None`: they are events.
     pub mapping: Option<&'a Mapping>,
+    /// Stream time at the end, milliseconds: what is due by then fires. An earlier one than the last line's changes nothing.
+    pub until_ms: Option<i64>,
     /// Told after each line how many bytes it had.
     pub progress: &'a mut dyn FnMut(u64),
 }
@@ -106,12 +116,14 @@ pub struct Options<'a> {
 /// Replays events, one per line, and writes decisions, one per line. Lines that are no events are counted, and the run
 /// goes on; an error is the input's or the output's.
 pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: impl Write) -> io::Result<Counts> {
-    let Options { max_line_bytes, mapping, shadow, progress } = options;
+    let Options { max_line_bytes, mapping, shadow, until_ms, progress } = options;
     let mut lines = Lines::new(input, max_line_bytes);
     let mut replay = Replay {
         engine,
         mapping,
+        needs_time: engine.needs_time(),
         states: HashMap::default(),
+        due: Due::default(),
         key: String::new(),
         selection: Selection::default(),
         counts: Counts::default(),
@@ -119,16 +131,12 @@ pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: 
     let mut decisions = Vec::new();
     while let Some((line, bytes)) = lines.next_line()? {
         replay.line(line, &mut decisions);
-        for decision in decisions.drain(..) {
-            if decision.shadow && !shadow {
-                replay.counts.shadow += 1;
-                continue;
-            }
-            serde_json::to_writer(&mut out, &decision)?;
-            out.write_all(b"\n")?;
-            replay.counts.decisions += 1;
-        }
+        replay.write(&mut decisions, shadow, &mut out)?;
         progress(bytes);
+    }
+    if let Some(until_ms) = until_ms {
+        replay.fire(until_ms, &mut decisions);
+        replay.write(&mut decisions, shadow, &mut out)?;
     }
     out.flush()?;
     replay.counts.actors = replay.states.len() as u64;
@@ -138,7 +146,9 @@ pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: 
 struct Replay<'a> {
     engine: &'a Engine,
     mapping: Option<&'a Mapping>,
+    needs_time: bool,
     states: HashMap<String, ActorState, foldhash::fast::RandomState>,
+    due: Due,
     /// Reused for every lookup.
     key: String,
     selection: Selection,
@@ -153,11 +163,7 @@ impl Replay<'_> {
             Ok(read) => read,
             Err(rejection) => return self.counts.reject(index + 1, rejection),
         };
-        self.observe(event, reference_ms, index, decisions);
-    }
-
-    /// Every entity that the event concerns counts it.
-    fn observe(&mut self, event: Event<'_>, reference_ms: i64, index: u64, decisions: &mut Vec<Decision>) {
+        self.fire(reached_by(reference_ms), decisions);
         let position = Position { topic: "file".to_owned(), partition: 0, offset: index as i64 };
         let addressed = self.engine.address(event, &position, reference_ms);
         if addressed.is_empty() {
@@ -165,22 +171,58 @@ impl Replay<'_> {
             return;
         }
         self.counts.routed += 1;
-        let Replay { engine, states, key, selection, counts } = self;
         let Ok(()) = addressed.each(|observation| {
-            let outcome = if engine.select(observation, selection) {
-                key.clear();
-                observation.entity.write_key(key);
-                engine.apply(observation, selection, states.entry_ref(key.as_str()).or_default(), decisions)
-            } else {
-                Outcome::Processed
-            };
-            match outcome {
-                Outcome::Processed => counts.processed += 1,
-                Outcome::Late => counts.late += 1,
-                Outcome::Duplicate => counts.duplicate += 1,
+            match self.observe(observation, decisions) {
+                Outcome::Processed => self.counts.processed += 1,
+                Outcome::Late => self.counts.late += 1,
+                Outcome::Duplicate => self.counts.duplicate += 1,
             }
             Ok::<(), Infallible>(())
         });
+    }
+
+    /// One of the entities that the event concerns counts it.
+    fn observe(&mut self, observation: &Observation<'_>, decisions: &mut Vec<Decision>) -> Outcome {
+        if !self.engine.select(observation, &mut self.selection) {
+            return Outcome::Processed;
+        }
+        self.key.clear();
+        observation.entity.write_key(&mut self.key);
+        let state = self.states.entry_ref(self.key.as_str()).or_default();
+        if !self.needs_time {
+            return self.engine.apply(observation, &self.selection, state, decisions);
+        }
+        let before = state.next_due_ms();
+        settle(self.engine, observation, state, decisions);
+        let outcome = self.engine.apply(observation, &self.selection, state, decisions);
+        self.due.moved(&self.key, before, state.next_due_ms());
+        outcome
+    }
+
+    /// Fires what is due at this stream time, in order of time and entity.
+    fn fire(&mut self, stream_time_ms: i64, decisions: &mut Vec<Decision>) {
+        if !self.needs_time {
+            return;
+        }
+        let (engine, states) = (self.engine, &mut self.states);
+        self.due.take(stream_time_ms.saturating_sub(engine.lateness_ms()), |key, entity| {
+            let state = states.get_mut(key)?;
+            engine.fire_due(entity, stream_time_ms, state, decisions);
+            state.next_due_ms()
+        });
+    }
+
+    fn write(&mut self, decisions: &mut Vec<Decision>, shadow: bool, out: &mut impl Write) -> io::Result<()> {
+        for decision in decisions.drain(..) {
+            if decision.shadow && !shadow {
+                self.counts.shadow += 1;
+                continue;
+            }
+            serde_json::to_writer(&mut *out, &decision)?;
+            out.write_all(b"\n")?;
+            self.counts.decisions += 1;
+        }
+        Ok(())
     }
 }
 

@@ -26,6 +26,8 @@ pub mod resource;
 pub mod rule;
 pub mod schema;
 pub mod state;
+pub mod stream_time;
+pub mod tick;
 pub mod time;
 pub mod trial;
 pub mod value;

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tripline_core::diagnostic::nearest;
 use tripline_core::event::mapping::{Mapping, SETS};
+use tripline_core::time::parse_rfc3339_ms;
 
 /// What to replay, and with what.
 #[derive(Debug, Clone, Args)]
@@ -37,6 +38,9 @@ pub struct ReplayArgs {
     /// Write the decisions of rules that only watch (mode: shadow), too
     #[arg(long)]
     pub shadow: bool,
+    /// Let time pass up to here after the last line, and fire what is due (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<i64>,
     /// Exit with 1 when a line is no event
     #[arg(long)]
     pub strict: bool,
@@ -63,6 +67,7 @@ pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
         max_line_bytes: config.input.max_value_bytes.0,
         mapping: mapping.as_deref(),
         shadow: args.shadow,
+        until_ms: args.until,
         progress: &mut advance,
     };
     let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
@@ -76,6 +81,10 @@ pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
     };
     summarise(&counts);
     Ok(if args.strict && counts.rejections() > 0 { code::FINDINGS } else { code::OK })
+}
+
+fn time(text: &str) -> Result<i64, String> {
+    parse_rfc3339_ms(text).ok_or_else(|| "not a time: write it as RFC 3339, `2026-01-31T12:00:00Z`".to_owned())
 }
 
 fn summarise(counts: &Counts) {

@@ -219,6 +219,9 @@ fn times(config: &Config, checks: &mut Checks<'_>) {
         message,
         "raise `stream.transaction_timeout` or lower `stream.commit_interval`",
     );
+    let tick = config.stream.tick_interval.0;
+    let holds = (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&tick);
+    checks.require(holds, "stream", "tick_interval", || format!("is {}", text(tick)), "100ms to 1m");
     let [section, key] = checks.later(["stream", "transaction_timeout"], ["stream", "session_timeout"]);
     let message =
         || format!("does not fit: transactions may last {} and a silent member is given up after {}", text(transaction), text(session));

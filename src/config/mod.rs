@@ -253,6 +253,8 @@ pub struct Stream {
     pub identity: String,
     /// Time between commits.
     pub commit_interval: Span,
+    /// Time between two ticks of an input partition, while a rule fires on time (routed mode).
+    pub tick_interval: Span,
     /// A transaction older than this is aborted by the broker.
     pub transaction_timeout: Span,
     /// A member that is silent for longer loses its partitions.

@@ -1,8 +1,11 @@
 //! One task's RocksDB and the folder that holds them all.
 //!
-//! Key layout (frozen, promise 10): `a` + entity key → encoded actor state; `m` → what the store says of itself
-//! ([`Local`], JSON). State and `m` are written in one batch, so the store always stands at exactly one commit.
+//! Key layout (frozen, promise 10): `a` + entity key → encoded actor state; `d` + due time (milliseconds, 8 bytes big-endian,
+//! the sign bit flipped, so that keys sort by time) + entity key → nothing: a hint of the due index; `m` → what the store
+//! says of itself ([`Local`], JSON). All of them are written in one batch, so the store always stands at exactly one commit.
+//! Hints follow from the states: a store whose [`Local::due_index`] is not this binary's has them made anew.
 
+use super::due::Hint;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch, WriteBufferManager, WriteOptions,
 };
@@ -11,7 +14,11 @@ use std::path::{Path, PathBuf};
 use tripline_core::protocol::start::Local;
 
 const STATE: u8 = b'a';
+const DUE: u8 = b'd';
 const META: &[u8] = b"m";
+
+/// Layout of the hints; [`Local::due_index`].
+pub const DUE_INDEX: u32 = 1;
 
 /// What can go wrong with the state folder.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +141,19 @@ fn state_key(entity: &str) -> Vec<u8> {
     key
 }
 
+fn due_key((due_ms, entity): &Hint) -> Vec<u8> {
+    let mut key = Vec::with_capacity(9 + entity.len());
+    key.push(DUE);
+    key.extend_from_slice(&((*due_ms as u64) ^ (1 << 63)).to_be_bytes());
+    key.extend_from_slice(entity.as_bytes());
+    key
+}
+
+fn hint_of(key: &[u8]) -> Option<Hint> {
+    let (due, entity) = key.strip_prefix(&[DUE])?.split_first_chunk::<8>()?;
+    Some(((u64::from_be_bytes(*due) ^ (1 << 63)) as i64, String::from_utf8_lossy(entity).into()))
+}
+
 impl TaskStore {
     /// Opens or creates the store.
     pub fn open(path: &Path, budget: &Budget) -> Result<TaskStore, StoreError> {
@@ -184,9 +204,16 @@ impl TaskStore {
         self.db.get(state_key(entity)).map_err(|e| self.rocks(e))
     }
 
-    /// Writes states and what the store says of itself, all or nothing. `None` deletes.
-    pub fn write<'a>(&self, states: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>, local: Option<&Local>) -> Result<(), StoreError> {
+    /// Writes states (`None` deletes), hints to put and to delete, and what the store says of itself, all or nothing.
+    pub fn write<'a>(
+        &self,
+        states: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+        (put, delete): (impl Iterator<Item = &'a Hint>, impl Iterator<Item = &'a Hint>),
+        local: Option<&Local>,
+    ) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
+        delete.for_each(|hint| batch.delete(due_key(hint)));
+        put.for_each(|hint| batch.put(due_key(hint), []));
         for (entity, bytes) in states {
             match bytes {
                 Some(bytes) => batch.put(state_key(entity), bytes),
@@ -200,6 +227,20 @@ impl TaskStore {
         // The changelog covers a lost suffix; the log in front of the tables keeps each batch whole.
         options.set_sync(false);
         self.db.write_opt(batch, &options).map_err(|e| self.rocks(e))
+    }
+
+    /// Up to `limit` hints after one, by time.
+    pub fn hints(&self, after: Option<&Hint>, limit: usize) -> Result<Vec<Hint>, StoreError> {
+        let start = after.map_or_else(|| vec![DUE], due_key);
+        let mut found = Vec::new();
+        for item in self.db.iterator(IteratorMode::From(&start, Direction::Forward)) {
+            let (key, _) = item.map_err(|e| self.rocks(e))?;
+            let Some(hint) = hint_of(&key).filter(|_| found.len() < limit) else { break };
+            if after != Some(&hint) {
+                found.push(hint);
+            }
+        }
+        Ok(found)
     }
 
     /// Up to `limit` entities after `from` (exclusive), in key order, with their encoded states.

@@ -1,6 +1,9 @@
 //! The states of one task through a transaction: changed, encoded once, committed, written.
 
+mod timed;
+
 use super::cache::Cache;
+use super::due::DueIndex;
 use super::store::{StoreError, TaskStore};
 use std::collections::HashMap;
 use tripline_core::protocol::start::Local;
@@ -26,6 +29,7 @@ pub struct TaskState {
     /// Expired entities that the next commit deletes.
     expired: Vec<String>,
     sweep_from: Option<String>,
+    due: DueIndex,
 }
 
 impl TaskState {
@@ -39,6 +43,7 @@ impl TaskState {
             unwritten_bytes: 0,
             expired: Vec::new(),
             sweep_from: None,
+            due: DueIndex::default(),
         }
     }
 
@@ -91,6 +96,7 @@ impl TaskState {
                 self.unwritten_bytes = self.unwritten_bytes.saturating_sub(before.map_or(0, |b| b.len()));
             }
         }
+        self.due.commit();
         self.cache.settle();
         self.cache.turn(cache_budget);
     }
@@ -100,10 +106,14 @@ impl TaskState {
         self.sealed.clear();
         self.expired.clear();
         self.cache.drop_changed();
+        self.due.abort();
     }
 
     /// Takes a record of the changelog during restore: committed already, not decoded.
     pub fn restore(&mut self, entity: &str, bytes: Option<&[u8]>) -> Result<(), StoreError> {
+        if let Some(bytes) = bytes {
+            self.hint(entity, bytes)?;
+        }
         self.unwritten_bytes += entity.len() + bytes.map_or(0, <[u8]>::len);
         self.unwritten.insert(entity.into(), bytes.map(Into::into));
         if self.is_full() { self.write(None) } else { Ok(()) }
@@ -111,13 +121,15 @@ impl TaskState {
 
     /// Whether what is unwritten should be written before its time.
     pub fn is_full(&self) -> bool {
-        self.unwritten_bytes > UNWRITTEN_CAP_BYTES
+        self.unwritten_bytes + self.due.unwritten_bytes() > UNWRITTEN_CAP_BYTES
     }
 
     /// Writes what is committed to RocksDB, with the commit it belongs to. `None` (during restore) leaves the store's own
     /// words as they are: applying the same records again is harmless.
     pub fn write(&mut self, local: Option<&Local>) -> Result<(), StoreError> {
-        self.store.write(self.unwritten.iter().map(|(entity, bytes)| (&**entity, bytes.as_deref())), local)?;
+        let states = self.unwritten.iter().map(|(entity, bytes)| (&**entity, bytes.as_deref()));
+        self.store.write(states, self.due.unwritten(), local)?;
+        self.due.written();
         self.unwritten.clear();
         self.unwritten_bytes = 0;
         Ok(())
@@ -135,6 +147,7 @@ impl TaskState {
             let newest = self.unwritten.get(entity.as_str()).map_or(Some(bytes.as_slice()), |b| b.as_deref());
             let Some(newest) = newest else { continue };
             let delete_after = ActorState::decode_delete_after(newest).map_err(|e| self.store.state_error(e))?;
+            // Never, while something waits for its time.
             if delete_after < before_ms && !self.cache.is_changed(&entity) {
                 self.expired.push(entity);
             }
@@ -171,7 +184,16 @@ mod tests {
     use std::convert::Infallible;
 
     fn local(seq: u64) -> Local {
-        Local { history: "h".into(), seq, commit_id: format!("{seq:032x}"), marker_offset: seq as i64, marker_time_ms: 0 }
+        Local {
+            history: "h".into(),
+            seq,
+            commit_id: format!("{seq:032x}"),
+            marker_offset: seq as i64,
+            marker_time_ms: 0,
+            due_index: 1,
+            stream_time_ms: 0,
+            sources: None,
+        }
     }
 
     fn commit(state: &mut TaskState) -> u64 {

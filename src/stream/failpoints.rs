@@ -25,11 +25,12 @@ pub enum Point {
     InRestore,
     InRevoke,
     InRecord,
+    InFiring,
 }
 
 impl Point {
     /// Every point.
-    pub const ALL: [Point; 12] = [
+    pub const ALL: [Point; 13] = [
         Point::AfterBegin,
         Point::BeforeSeal,
         Point::AfterChangelog,
@@ -42,6 +43,7 @@ impl Point {
         Point::InRestore,
         Point::InRevoke,
         Point::InRecord,
+        Point::InFiring,
     ];
 
     /// Its name in the variable.
@@ -59,6 +61,7 @@ impl Point {
             Point::InRestore => "in_restore",
             Point::InRevoke => "in_revoke",
             Point::InRecord => "in_record",
+            Point::InFiring => "in_firing",
         }
     }
 }

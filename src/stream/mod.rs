@@ -20,6 +20,7 @@ pub mod failpoints;
 mod lane;
 mod outputs;
 pub mod partition;
+mod probe;
 mod process;
 mod producer;
 mod registry;
@@ -35,9 +36,10 @@ use crate::live::Live;
 use crate::state::{Budget, StateDir};
 use crate::telemetry::metrics::Metrics;
 use rdkafka::ClientConfig;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tripline_core::protocol::TaskId;
+use tripline_core::tick::Layout;
 
 /// What all lanes of a process share. Nothing in it is written by a lane while it processes records.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub struct Shared {
     pub partitions: i32,
     /// Partitions of the topics that lanes write by key: decisions, alerts, dead letters, late, and the keyed topic itself.
     pub output_partitions: std::collections::BTreeMap<String, i32>,
+    /// Partitions of the input topics, looked at now and then while a rule needs time: what ticks tell.
+    pub layout: Mutex<Layout>,
     /// The changelog's name.
     pub changelog: String,
     /// Rules and flags.
@@ -87,6 +91,11 @@ impl Shared {
     /// Whether inputs are routed over the observations topic.
     pub fn is_routed(&self) -> bool {
         self.config.input.keyed_by == KeyedBy::None
+    }
+
+    /// Partitions of the input topics as last seen.
+    pub fn layout(&self) -> Layout {
+        self.layout.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the process was asked to stop.

@@ -6,18 +6,21 @@ use super::outputs::Outputs;
 use super::partition::{crc32_partition, murmur2_partition};
 use super::producer::{LaneProducer, SendError};
 use crate::config::Partitioner;
-use crate::state::{StoreError, TaskState};
+use crate::state::{Hint, StoreError, TaskState};
 use crate::telemetry::tally::Tally;
 use rdkafka::message::{BorrowedMessage, Message};
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tripline_core::decision::Decision;
 use tripline_core::engine::{Engine, Outcome, Selection};
+use tripline_core::entity::Entity;
 use tripline_core::event::Event;
 use tripline_core::observation::{Observation, Position};
 use tripline_core::protocol::Failure;
 use tripline_core::rejection::{Reason, Rejection};
 use tripline_core::state::ActorState;
+use tripline_core::stream_time;
 
 /// Why a record could not be finished now.
 #[derive(Debug)]
@@ -56,6 +59,36 @@ pub struct Processor {
     selection: Selection,
     decisions: Vec<Decision>,
     key: String,
+    /// A rule of the engine in use fires on time.
+    pub needs_time: bool,
+    /// The hint that is being looked at.
+    looking: Option<Hint>,
+}
+
+/// What to fire: everything that is due by a time, within the bounds of a transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct Firing<'a> {
+    /// The stream time, milliseconds.
+    pub until_ms: i64,
+    /// Time of the record that brought it: decisions are produced with no later one.
+    pub timestamp_ms: i64,
+    /// Hints to look at, at most.
+    pub most: usize,
+    /// Bytes of changed state, at most.
+    pub most_bytes: usize,
+    /// Hints that failed before: passed over.
+    pub stuck: &'a HashSet<Hint>,
+}
+
+/// What was fired.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fired {
+    /// Hints looked at.
+    pub looked: usize,
+    /// Bytes of state that now count as changed.
+    pub changed: usize,
+    /// Nothing more is due.
+    pub is_done: bool,
 }
 
 impl Processor {
@@ -67,6 +100,8 @@ impl Processor {
             selection: Selection::default(),
             decisions: Vec::new(),
             key: String::new(),
+            needs_time: false,
+            looking: None,
         }
     }
 
@@ -122,7 +157,13 @@ impl Processor {
         let (selection, decisions, key) = (&mut self.selection, &mut self.decisions, &mut self.key);
         decisions.clear();
         let needs_state = engine.select(&observation, selection);
+        let needs_time = self.needs_time;
+        let mut timed = 0;
         let evaluate = |actor: &mut ActorState| {
+            if needs_time {
+                stream_time::settle(engine, &observation, actor, decisions);
+                timed = counted(decisions);
+            }
             let outcome = engine.apply(&observation, selection, actor, decisions);
             // After the state was changed: the worst moment.
             let _ = failpoints::reach(Point::InRecord);
@@ -131,7 +172,7 @@ impl Processor {
         let (outcome, changed) = if needs_state {
             key.clear();
             observation.entity.write_key(key);
-            state.change(key, evaluate).map_err(Trouble::Store)?
+            if needs_time { state.change_timed(key, evaluate) } else { state.change(key, evaluate) }.map_err(Trouble::Store)?
         } else {
             (Outcome::Processed, 0)
         };
@@ -145,6 +186,53 @@ impl Processor {
             }
         }
         tally.clamped += u64::from(observation.clamped);
+        tally.timed_decisions += timed;
+        self.hand_out(producer, tally, timestamp_ms, commit)?;
+        Ok(changed)
+    }
+
+    /// Fires what is due, in order of time and entity. What is not done when a bound is reached is done by the next call.
+    pub fn fire(
+        &mut self,
+        engine: &Engine,
+        firing: Firing<'_>,
+        state: &mut TaskState,
+        producer: &LaneProducer,
+        tally: &mut Tally,
+        commit: &str,
+    ) -> Result<Fired, Trouble> {
+        let mut fired = Fired::default();
+        let due_ms = firing.until_ms.saturating_sub(engine.lateness_ms());
+        while state.may_be_due(due_ms) {
+            if fired.looked >= firing.most || fired.changed >= firing.most_bytes {
+                return Ok(fired);
+            }
+            let Some(hint) = state.pop_due(due_ms).map_err(Trouble::Store)? else { break };
+            fired.looked += 1;
+            let Some(entity) = Entity::parse(&hint.1).filter(|_| !firing.stuck.contains(&hint)) else { continue };
+            self.looking = Some(hint.clone());
+            let decisions = &mut self.decisions;
+            decisions.clear();
+            let look = |actor: &mut ActorState| {
+                engine.fire_due(&entity, firing.until_ms, actor, decisions);
+                let _ = failpoints::reach(Point::InFiring);
+            };
+            let (_, changed) = state.look(&hint, look).map_err(Trouble::Store)?;
+            fired.changed += changed;
+            tally.timed_decisions += counted(&self.decisions);
+            self.hand_out(producer, tally, hint.0.min(firing.timestamp_ms), commit)?;
+            self.looking = None;
+        }
+        fired.is_done = true;
+        Ok(fired)
+    }
+
+    /// The hint that was being looked at when firing ended early.
+    pub fn take_looking(&mut self) -> Option<Hint> {
+        self.looking.take()
+    }
+
+    fn hand_out(&mut self, producer: &LaneProducer, tally: &mut Tally, timestamp_ms: i64, commit: &str) -> Result<(), Trouble> {
         for decision in &self.decisions {
             self.outputs.decision(producer, decision, timestamp_ms, commit)?;
             if decision.shadow {
@@ -154,7 +242,7 @@ impl Processor {
             tally.decision(decision);
             tally.alerts += u64::from(decision.should_alert);
         }
-        Ok(changed)
+        Ok(())
     }
 
     /// A record that could not be finished before: it goes to the dead letters without being looked at again.
@@ -206,6 +294,11 @@ impl Processor {
         }
         Ok(Some(observation))
     }
+}
+
+/// Decisions that count as such: not those of rules that only watch.
+fn counted(decisions: &[Decision]) -> u64 {
+    decisions.iter().filter(|decision| !decision.shadow).count() as u64
 }
 
 fn position(record: &BorrowedMessage<'_>) -> Position {

@@ -7,7 +7,7 @@ use super::Shared;
 use super::changelog::{self, Isolation, Quiet, ReadError, Span};
 use super::failpoints::{self, Point};
 use crate::config::{Config, Start};
-use crate::state::{TaskState, TaskStore};
+use crate::state::{DUE_INDEX, TaskState, TaskStore};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use tripline_core::hash;
 use tripline_core::protocol::start::{self, Halt, Local, Marker, Metadata, Plan};
 use tripline_core::protocol::{CommitId, Committed, TaskId};
+use tripline_core::stream_time::SourceTimes;
 
 /// Records of the changelog whose key starts with this are markers, not states: no entity's key does.
 pub const MARKER_PREFIX: &str = "task/";
@@ -31,6 +32,12 @@ pub fn marker_key(router: Option<&str>, partition: i32) -> String {
         None => format!("{MARKER_PREFIX}{partition}"),
         Some(topic) => format!("{ROUTER_PREFIX}{topic}/{partition}"),
     }
+}
+
+/// The key of what a task's commit says about its sources. It stands under the markers' prefix, so that a binary that does not
+/// know it passes it by.
+pub fn time_key(partition: i32) -> String {
+    format!("{MARKER_PREFIX}{partition}/time")
 }
 
 /// Asks for a task's state.
@@ -72,6 +79,10 @@ pub struct Ready {
     pub marker_offset: i64,
     /// Fingerprint of the last processed record; empty for none.
     pub fingerprint: String,
+    /// The newest record time it saw, milliseconds; 0 for none.
+    pub stream_time_ms: i64,
+    /// Routed mode: how far it has heard from its sources, if rules needed that.
+    pub sources: Option<SourceTimes>,
 }
 
 /// Why a task could not be restored.
@@ -314,6 +325,8 @@ impl Restorer {
             history: metadata.map_or_else(new_history, |m| m.history),
             digests: None,
             marker_offset: -1,
+            stream_time_ms: 0,
+            sources: None,
         })
     }
 
@@ -325,9 +338,15 @@ impl Restorer {
         let too_old_ms = now_ms() - DISCARD_AFTER_MS;
         let plan =
             start::plan(offset, metadata.as_ref(), local.as_ref(), too_old_ms, self.shared.partitions).map_err(|h| self.halt(task, h))?;
+        let stays = matches!(plan, Plan::Ready(_) | Plan::Restore { discard: false, .. });
+        if stays && local.as_ref().is_some_and(|local| local.due_index != DUE_INDEX) {
+            info!(partition = task.partition, "the store was written without an index of what is due: it is made");
+            state.rebuild_due()?;
+        }
         match plan {
             Plan::Ready(next_offset) => {
-                let marker_offset = local.map_or(-1, |l| l.marker_offset);
+                let marker_offset = local.as_ref().map_or(-1, |l| l.marker_offset);
+                let time = local.map_or((0, None), |l| (l.stream_time_ms, l.sources));
                 // A changelog that was deleted and made anew could not rebuild this state on another disk: said now, not then.
                 let (_, end) = self.high_watermark(&self.shared.changelog, task)?;
                 if let Some(metadata) = &metadata
@@ -335,9 +354,10 @@ impl Restorer {
                 {
                     return Err(self.halt(task, Halt::MarkerMissing { end, seq: metadata.seq }));
                 }
-                self.ready(task, state, metadata, next_offset, marker_offset, None)
+                Ok(ready(task, state, metadata, next_offset, marker_offset, None, time))
             }
             Plan::Restore { from, discard } => {
+                let mut sources = local.and_then(|l| l.sources).filter(|_| !discard);
                 if discard {
                     drop(state);
                     info!(partition = task.partition, "local state is of another life or too old: rebuilt from the changelog");
@@ -347,9 +367,10 @@ impl Restorer {
                 let (Some(offset), Some(metadata)) = (offset, metadata) else {
                     return Err(self.halt(task, Halt::ForeignOffset { marker: 0 }));
                 };
-                let (marker, marker_offset) = self.apply_changelog(task, &mut state, from, &metadata)?;
-                state.write(Some(&local_of(&metadata, marker_offset)))?;
-                self.ready(task, state, Some(metadata), offset, marker_offset, Some((marker.rules, marker.flags)))
+                let (marker, marker_offset) = self.apply_changelog(task, &mut state, from, &metadata, &mut sources)?;
+                let time = (marker.stream_time_ms, sources);
+                state.write(Some(&local_of(&metadata, marker_offset, &time)))?;
+                Ok(ready(task, state, Some(metadata), offset, marker_offset, Some((marker.rules, marker.flags)), time))
             }
             Plan::SearchMarker | Plan::Fresh | Plan::AtOffset(_) => {
                 let newest = self.newest_marker(task)?;
@@ -359,23 +380,9 @@ impl Restorer {
                 };
                 drop(state);
                 TaskStore::destroy(&path)?;
-                self.ready(task, TaskState::new(open()?), None, next_offset, -1, None)
+                Ok(ready(task, TaskState::new(open()?), None, next_offset, -1, None, (0, None)))
             }
         }
-    }
-
-    fn ready(
-        &self,
-        task: TaskId,
-        state: TaskState,
-        metadata: Option<Metadata>,
-        next_offset: i64,
-        marker_offset: i64,
-        digests: Option<(String, String)>,
-    ) -> Result<Ready, RestoreError> {
-        let committed = metadata.as_ref().map(|m| position(m, next_offset));
-        let (history, fingerprint) = metadata.map_or_else(|| (new_history(), String::new()), |m| (m.history, m.fingerprint));
-        Ok(Ready { task, state: Some(state), committed, next_offset, history, digests, marker_offset, fingerprint })
     }
 
     /// Applies the changelog from `from` until the marker of the metadata. Values are absolute: applying one twice is harmless.
@@ -385,12 +392,15 @@ impl Restorer {
         state: &mut TaskState,
         from: Option<i64>,
         metadata: &Metadata,
+        sources: &mut Option<SourceTimes>,
     ) -> Result<(Marker, i64), RestoreError> {
         let mut found = None;
         let mut count = 0u64;
         self.read_changelog(task, from, |key, value, offset| {
             let _ = failpoints::reach(Point::InRestore);
-            if key.starts_with(MARKER_PREFIX) {
+            if key == time_key(task.partition) {
+                *sources = value.and_then(|v| serde_json::from_slice(v).ok());
+            } else if key.starts_with(MARKER_PREFIX) {
                 let Some(marker) = value.and_then(|v| serde_json::from_slice::<Marker>(v).ok()) else { return Ok(false) };
                 if start::marker_met(&marker, metadata, self.shared.partitions).map_err(|h| self.halt(task, h))? {
                     found = Some((marker, offset));
@@ -461,17 +471,37 @@ fn new_history() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
+/// The newest record time that a task saw, and how far it has heard from its sources.
+type Time = (i64, Option<SourceTimes>);
+
+fn ready(
+    task: TaskId,
+    state: TaskState,
+    metadata: Option<Metadata>,
+    next_offset: i64,
+    marker_offset: i64,
+    digests: Option<(String, String)>,
+    (stream_time_ms, sources): Time,
+) -> Ready {
+    let committed = metadata.as_ref().map(|m| position(m, next_offset));
+    let (history, fingerprint) = metadata.map_or_else(|| (new_history(), String::new()), |m| (m.history, m.fingerprint));
+    Ready { task, state: Some(state), committed, next_offset, history, digests, marker_offset, fingerprint, stream_time_ms, sources }
+}
+
 fn position(metadata: &Metadata, next_offset: i64) -> Committed {
     Committed { next_offset, seq: metadata.seq, commit_id: CommitId::from_hex(&metadata.commit_id).unwrap_or(CommitId(0)) }
 }
 
-fn local_of(metadata: &Metadata, marker_offset: i64) -> Local {
+fn local_of(metadata: &Metadata, marker_offset: i64, (stream_time_ms, sources): &Time) -> Local {
     Local {
         history: metadata.history.clone(),
         seq: metadata.seq,
         commit_id: metadata.commit_id.clone(),
         marker_offset,
         marker_time_ms: now_ms(),
+        due_index: DUE_INDEX,
+        stream_time_ms: *stream_time_ms,
+        sources: sources.clone(),
     }
 }
 

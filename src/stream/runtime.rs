@@ -13,7 +13,7 @@ use crate::sink::{self, SinkCounters, SinkError};
 use crate::state::{Budget, StateDir, StoreError};
 use crate::telemetry::metrics::Metrics;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -195,6 +195,7 @@ fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<H
         inputs,
         partitions: found.tasks,
         output_partitions,
+        layout: Mutex::new(found.inputs),
         changelog: config.changelog_topic(),
         live,
         metrics,

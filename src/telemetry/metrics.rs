@@ -36,6 +36,8 @@ pub struct Metrics {
     alerts: Counter,
     shadow: Counter,
     clamped: Counter,
+    ticks: Counter,
+    timed_decisions: Counter,
     subkeys_dropped: Counter,
     changelog_records: Counter,
     changelog_bytes: Counter,
@@ -172,9 +174,15 @@ pub struct LaneMetrics {
     pub restoring: Gauge,
     /// Tasks being processed.
     pub running: Gauge,
+    stream_time: Seconds,
 }
 
 impl LaneMetrics {
+    /// The least stream time of the lane's tasks; `None` while one has none, or no rule needs it.
+    pub fn stream_time(&self, at_ms: Option<i64>) {
+        self.stream_time.set(at_ms.map_or(0.0, |ms| ms as f64 / 1_000.0));
+    }
+
     /// A transaction of the lane was committed just now.
     pub fn committed_now(&self) {
         self.last_commit.set(unix_seconds());
@@ -189,6 +197,7 @@ struct LaneFamilies {
     cache_bytes: ByLane<Gauge>,
     cache_entries: ByLane<Gauge>,
     tasks: ByLane<Gauge>,
+    stream_time: ByLane<Seconds>,
 }
 
 /// Decisions by type: types of loaded profiles, `other`, `none`.
@@ -238,6 +247,8 @@ impl Metrics {
         let shadow = t.counter("shadow_decisions", "Decisions of rules that only watch (mode shadow), committed.");
         let clamped =
             t.counter("clamped", "Observations whose event time was ahead of the reference time and was capped to it, committed.");
+        let ticks = t.counter("ticks", "Ticks read by tasks, committed: records of the observations topic that are no observations.");
+        let timed_decisions = t.counter("timed_decisions", "Decisions that passing time caused, committed; they are among the decisions, too.");
         let subkeys_dropped = t.counter(
             "subkeys_dropped",
             "Decisions marked partial, because a rule had more sub-keys for the entity than its bound, committed.",
@@ -253,6 +264,8 @@ impl Metrics {
             alerts,
             shadow,
             clamped,
+            ticks,
+            timed_decisions,
             subkeys_dropped,
             changelog_records,
             changelog_bytes,
@@ -295,6 +308,8 @@ impl Metrics {
             (&self.alerts, tally.alerts),
             (&self.shadow, tally.shadow),
             (&self.clamped, tally.clamped),
+            (&self.ticks, tally.ticks),
+            (&self.timed_decisions, tally.timed_decisions),
             (&self.subkeys_dropped, tally.subkeys_dropped),
             (&self.changelog_records, tally.changelog_records),
             (&self.changelog_bytes, tally.changelog_bytes),
@@ -327,6 +342,7 @@ impl Metrics {
             cache_entries: self.lanes.cache_entries.get_or_create_owned(&lane),
             restoring: self.lanes.tasks.get_or_create_owned(&state("restoring")),
             running: self.lanes.tasks.get_or_create_owned(&state("running")),
+            stream_time: self.lanes.stream_time.get_or_create_owned(&lane),
         }
     }
 }
@@ -416,6 +432,12 @@ impl LaneFamilies {
                 Some(Unit::Seconds),
                 "",
                 "Unix time of the lane's last committed transaction; 0 before the first. An idle lane commits nothing.",
+            ),
+            stream_time: t.lane_gauges(
+                "lane_stream_timestamp",
+                Some(Unit::Seconds),
+                "",
+                "Stream time: up to when the lane's tasks have heard from all their sources, the least of them; 0 while a source was not heard, and while no rule fires on time.",
             ),
             cache_bytes: t.lane_gauges("state_cache", Some(Unit::Bytes), "", "Bytes of decoded actor states in memory."),
             cache_entries: t.lane_gauges("state_cache_entries", None, "", "Decoded actor states in memory."),

@@ -37,6 +37,10 @@ pub struct Tally {
     pub shadow: u64,
     /// Events whose time was capped to the reference time.
     pub clamped: u64,
+    /// Ticks read by tasks.
+    pub ticks: u64,
+    /// Decisions that passing time caused.
+    pub timed_decisions: u64,
     /// Decisions that say that sub-keys of a rule were dropped.
     pub subkeys_dropped: u64,
     /// Records written to the changelog, markers included.

@@ -3,8 +3,9 @@
 mod line;
 
 mod bad_input;
-mod detectors;
+
 mod faults;
 mod parity;
 mod restore;
 mod sharing;
+mod time;

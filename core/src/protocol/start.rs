@@ -5,6 +5,7 @@
 //! decides. Offsets and end-of-file events decide nothing; the high watermark only bounds the search.
 
 use super::CommitId;
+use crate::stream_time::SourceTimes;
 use serde::{Deserialize, Serialize};
 
 /// What a task's offset commit carries, as JSON under 1 KiB.
@@ -26,7 +27,8 @@ pub struct Metadata {
     pub fingerprint: String,
 }
 
-/// Layout of metadata and markers.
+/// Layout of metadata and markers. A field that an older binary may leave out, and whose absence a newer one understands,
+/// does not change it: an older binary refuses what it would misread, not what it can do without.
 pub const LAYOUT: u32 = 1;
 
 /// The last record of a task's commit in the changelog.
@@ -59,7 +61,7 @@ pub struct Marker {
 }
 
 /// What the local store says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Local {
     /// As in [`Metadata`].
     pub history: String,
@@ -71,6 +73,16 @@ pub struct Local {
     pub marker_offset: i64,
     /// Broker time of that marker, milliseconds.
     pub marker_time_ms: i64,
+    /// Layout of the store's due index. A binary that knows none leaves the field out: the index is then made anew, so that a
+    /// step back and forth between binaries loses no firing.
+    #[serde(default)]
+    pub due_index: u32,
+    /// The newest record time seen by the task, milliseconds; 0 for none.
+    #[serde(default)]
+    pub stream_time_ms: i64,
+    /// Routed mode, while rules need time: how far the task has heard from its sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<SourceTimes>,
 }
 
 /// What to do with a task before its first record.
@@ -230,7 +242,16 @@ mod tests {
     }
 
     fn local(seq: u64, commit_id: u128) -> Local {
-        Local { history: "h".into(), seq, commit_id: CommitId(commit_id).to_hex(), marker_offset: 41, marker_time_ms: 1_000 }
+        Local {
+            history: "h".into(),
+            seq,
+            commit_id: CommitId(commit_id).to_hex(),
+            marker_offset: 41,
+            marker_time_ms: 1_000,
+            due_index: 1,
+            stream_time_ms: 0,
+            sources: None,
+        }
     }
 
     fn marker(seq: u64, commit_id: u128) -> Marker {
@@ -293,6 +314,13 @@ mod tests {
         assert_eq!(marker_met(&marker(4, 9), &metadata(5, 1), 4), Ok(false));
         assert_eq!(marker_met(&marker(6, 9), &metadata(5, 1), 4), Err(Halt::MarkerAhead { marker: 6, committed: 5 }));
         assert_eq!(marker_met(&marker(5, 1), &metadata(5, 1), 8), Err(Halt::Partitions { written: 4, found: 8 }));
+    }
+
+    #[test]
+    fn what_a_store_said_before_it_had_a_due_index_is_still_read() {
+        let text = r#"{"history":"h","seq":5,"commit_id":"00000000000000000000000000000001","marker_offset":41,"marker_time_ms":1000}"#;
+        let old: Local = serde_json::from_str(text).expect("the layout of 0.1");
+        assert_eq!(old, Local { due_index: 0, ..local(5, 1) });
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use super::Shared;
 use super::failpoints::{self, Point};
+use super::probe::Prober;
 use super::process::{Processor, Trouble, guarded};
 use super::producer::{LaneProducer, Outgoing, UNTAGGED};
 use super::restore::{self, Ready, RestoreError};
@@ -46,10 +47,12 @@ mod assignment;
 mod effects;
 mod errors;
 mod task;
+mod time;
 
 use effects::connect_producer;
 pub use errors::LaneError;
 use task::Task;
+use time::{Arrival, Ticking};
 
 /// What the callback and the loop share.
 struct Driver {
@@ -81,6 +84,7 @@ struct Driver {
     consumer_is_dead: bool,
     aborts_in_row: u64,
     seeking_since: Option<Instant>,
+    ticking: Ticking,
 }
 
 #[derive(Clone)]
@@ -200,7 +204,7 @@ fn poll_loop(shared: &Arc<Shared>, context: &Context, consumer: &BaseConsumer<Co
 
 impl Driver {
     fn new(shared: Arc<Shared>, number: usize, requests: Sender<restore::Request>, answers: Receiver<restore::Answer>) -> Driver {
-        Driver {
+        let mut driver = Driver {
             transactional_id: format!("{}-{}-{number}", shared.config.app.id, shared.identity),
             protocol: Protocol::default(),
             producer: None,
@@ -225,9 +229,12 @@ impl Driver {
             consumer_is_dead: false,
             aborts_in_row: 0,
             seeking_since: None,
+            ticking: Ticking::new(Prober::start(&shared, number)),
             number,
             shared,
-        }
+        };
+        driver.processor.needs_time = driver.engine.needs_time();
+        driver
     }
 
     fn connect(&mut self) {
@@ -263,12 +270,26 @@ impl Driver {
         if self.tasks.get(&id).is_some_and(|t| !t.touched) && !self.touch(consumer, id, offset) {
             return;
         }
+        let stage = if id.topic > 0 { "router" } else { "detector" };
+        let mut arrival = Ok(Arrival::Record);
+        if id.topic == 0 && !self.suspects.contains_key(&(id, offset)) {
+            let until_ms;
+            (arrival, until_ms) = self.arrival(id, record).map_or_else(|e| (Err(e), None), |(arrival, until_ms)| (Ok(arrival), until_ms));
+            // Time comes first: what was due before this record has to fire as if the record were not there.
+            if until_ms.is_some_and(|until_ms| !self.fire(consumer, id, record, until_ms)) {
+                return;
+            }
+        }
         let before = self.tally_decisions();
         let (Some(producer), Some(task)) = (&self.producer, self.tasks.get_mut(&id)) else { return };
-        let stage = if id.topic > 0 { "router" } else { "detector" };
         let (processor, engine, tally) = (&mut self.processor, &self.engine, &mut self.tally);
-        let done = match (self.suspects.get(&(id, offset)), &mut task.state) {
+        let rejection = self.suspects.get(&(id, offset)).or(arrival.as_ref().err());
+        let done = match (rejection, &mut task.state) {
             (Some(rejection), _) => processor.give_up(record, rejection, stage, producer, tally).map(|()| 0),
+            (None, Some(_)) if matches!(arrival, Ok(Arrival::Tick(_))) => {
+                tally.ticks += 1;
+                Ok(0)
+            }
             (None, Some(state)) => guarded(|| processor.detect(record, engine, state, producer, tally, &task.commit)),
             (None, None) => guarded(|| processor.route(record, engine, producer, tally).map(|()| 0)),
         };
@@ -280,6 +301,12 @@ impl Driver {
                 task.decisions += decided;
                 let timestamp_ms = record.timestamp().to_millis().unwrap_or(-1);
                 task.stream_time_ms = task.stream_time_ms.max(timestamp_ms);
+                if let Ok(Arrival::Tick(Some(sources))) = arrival {
+                    task.hear(sources);
+                }
+                if id.topic > 0 {
+                    task.heard.routed(record.timestamp(), self.processor.needs_time);
+                }
                 task.last = Some(restore::fingerprint(record));
                 self.records += 1;
                 self.changed_bytes += changed;
@@ -361,6 +388,7 @@ impl Driver {
             self.perform(Some(consumer), effects);
             self.seal(consumer);
         }
+        self.tick_sources(consumer, now);
         let interval = self.shared.config.stream.commit_interval.0;
         match self.opened {
             Some(opened) if now.duration_since(opened) >= interval => self.seal(consumer),
@@ -390,6 +418,7 @@ impl Driver {
         let current = self.shared.live.current();
         if !Arc::ptr_eq(&current, &self.engine) {
             self.engine = current;
+            self.processor.needs_time = self.engine.needs_time();
         }
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
@@ -429,6 +458,7 @@ impl Driver {
         let restoring = self.protocol.tasks().filter(|id| !self.protocol.is_running(*id)).count();
         self.metrics.restoring.set(restoring as i64);
         self.metrics.running.set(self.tasks.len() as i64);
+        self.metrics.stream_time(self.stream_time());
         let (entries, bytes) =
             self.tasks.values().filter_map(|t| t.state.as_ref()).map(TaskState::cached).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         self.metrics.cache_entries.set(entries as i64);

@@ -1,6 +1,9 @@
 //! A task that runs: its states, how far it came, and what the open transaction did to it.
 
+use super::time::{Heard, Stuck};
 use super::*;
+use crate::state::DUE_INDEX;
+use tripline_core::stream_time::SourceTimes;
 
 /// A task that runs.
 #[derive(Debug)]
@@ -19,8 +22,16 @@ pub(super) struct Task {
     pub(super) last_committed: Option<u64>,
     /// The fingerprint that the committed metadata had when the task was restored.
     pub(super) found_fingerprint: String,
-    /// Newest record time, milliseconds.
+    /// Newest record time, milliseconds: the stream time of a task with one source. In the open transaction, and committed.
     pub(super) stream_time_ms: i64,
+    committed_time_ms: i64,
+    /// Routed mode, while rules need time: the sources. `former` is what is committed, if the open transaction changed them.
+    pub(super) sources: Option<SourceTimes>,
+    former: Option<Option<SourceTimes>>,
+    /// A router partition: what its next tick says.
+    pub(super) heard: Heard,
+    /// Hints that failed.
+    pub(super) stuck: Stuck,
     /// Offset of the newest marker, and the commit it belongs to.
     pub(super) marker_offset: i64,
     /// The auditor's header in the open transaction: task/seq/commit_id.
@@ -48,7 +59,12 @@ impl Task {
             last: None,
             last_committed: None,
             found_fingerprint: ready.fingerprint,
-            stream_time_ms: 0,
+            stream_time_ms: ready.stream_time_ms,
+            committed_time_ms: ready.stream_time_ms,
+            sources: ready.sources,
+            former: None,
+            heard: Heard::default(),
+            stuck: Stuck::default(),
             marker_offset: ready.marker_offset,
             commit: String::new(),
             decisions: 0,
@@ -72,6 +88,17 @@ impl Task {
         }
         (self.touched, self.decisions) = (false, 0);
         self.last = self.last_committed;
+        self.stream_time_ms = self.committed_time_ms;
+        if let Some(former) = self.former.take() {
+            self.sources = former;
+        }
+        self.heard.abort();
+    }
+
+    /// Takes in what a tick said, as part of the open transaction.
+    pub(super) fn hear(&mut self, sources: SourceTimes) {
+        let former = self.sources.replace(sources);
+        self.former.get_or_insert(former);
     }
 
     pub(super) fn is_write_due(&self, now: Instant, interval: Duration) -> bool {
@@ -110,6 +137,12 @@ impl Task {
                 tally.changelog_bytes += (entity.len() + bytes.map_or(0, <[u8]>::len)) as u64;
                 record(entity, bytes, UNTAGGED)
             })?;
+        }
+        if let Some(sources) = self.sources.as_ref().filter(|_| self.former.is_some()) {
+            let (key, value) = (restore::time_key(id.partition), serde_json::to_vec(sources).map_err(|_| Failure::Abortable)?);
+            tally.changelog_records += 1;
+            tally.changelog_bytes += (key.len() + value.len()) as u64;
+            record(&key, Some(&value), UNTAGGED)?;
         }
         let digests = (engine.rules.digest.clone(), engine.flags_digest.clone());
         let marker = Marker {
@@ -175,6 +208,9 @@ impl Task {
                 commit_id: committed.commit_id.to_hex(),
                 marker_offset: self.marker_offset,
                 marker_time_ms: jiff::Timestamp::now().as_millisecond(),
+                due_index: DUE_INDEX,
+                stream_time_ms: self.stream_time_ms,
+                sources: None,
             });
         }
         self.digests = self.sealed_digests.take().or(self.digests.take());
@@ -182,10 +218,15 @@ impl Task {
         self.committed_next = committed.next_offset;
         (self.touched, self.decisions) = (false, 0);
         self.last_committed = self.last;
+        self.committed_time_ms = self.stream_time_ms;
+        self.former = None;
+        self.heard.commit();
     }
 
     pub(super) fn write(&mut self) -> Result<bool, crate::state::StoreError> {
-        let (Some(state), Some(local)) = (&mut self.state, self.local.take()) else { return Ok(false) };
+        let (Some(state), Some(mut local)) = (&mut self.state, self.local.take()) else { return Ok(false) };
+        // Between transactions only: what stands here is committed.
+        local.sources = self.sources.clone();
         self.unwritten_since = None;
         state.write(Some(&local))?;
         Ok(true)

@@ -11,7 +11,7 @@ pub(crate) mod fields;
 pub mod outline;
 mod pack;
 pub(crate) mod report;
-mod rule;
+pub(crate) mod rule;
 #[cfg(test)]
 mod schema;
 mod settings;

@@ -1,0 +1,159 @@
+//! Whether an input partition has been read to its end, and how many partitions inputs have: asked beside the lane, which
+//! must not wait for an answer.
+//!
+//! A partition is at its end for us when nothing at or after the task's next offset will ever be shown to a read_committed
+//! reader, as of now. The high watermark alone does not tell: behind the last record stand records of transactions
+//! themselves. Nor does an end-of-file event: it also comes below a transaction that is still open. So the high watermark
+//! is taken first, and then the partition has to be read past it without meeting a record.
+
+use super::Shared;
+use super::changelog::{self, Isolation, Quiet, ReadError, Span};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use std::convert::Infallible;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::{debug, warn};
+use tripline_core::protocol::TaskId;
+
+/// Questions that wait at most; further ones are not asked, and the partition does not count as read to its end.
+const QUEUE: usize = 1_024;
+/// How long one look at a partition may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two looks at the partition counts of the inputs.
+const LAYOUT_EVERY: Duration = Duration::from_secs(30);
+
+/// What a lane asks.
+#[derive(Debug, Clone, Copy)]
+pub enum Question {
+    /// Whether this router partition has anything at or after this offset. The number comes back with the answer.
+    IsAtEnd(u64, TaskId, i64),
+    /// To look at the partition counts, if that was long ago.
+    Layout,
+}
+
+/// The answer to [`Question::IsAtEnd`]; `false` also when nobody knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer {
+    /// The question's number.
+    pub number: u64,
+    /// The partition.
+    pub task: TaskId,
+    /// Nothing is there.
+    pub is_at_end: bool,
+}
+
+/// A lane's end of the line.
+#[derive(Debug)]
+pub struct Prober {
+    questions: SyncSender<Question>,
+    answers: Receiver<Answer>,
+}
+
+impl Prober {
+    /// Starts the thread of a lane. It connects with its first question, so that lines without rules that need time pay nothing.
+    pub fn start(shared: &Arc<Shared>, lane: usize) -> Prober {
+        let (questions, asked) = sync_channel(QUEUE);
+        let (answered, answers) = channel();
+        let shared = shared.clone();
+        let thread = std::thread::Builder::new().name(format!("probe-{lane}")).spawn(move || serve(&shared, &asked, &answered));
+        if let Err(source) = thread {
+            warn!(%source, "cannot start the probe thread: what waits for time to pass in quiet partitions will not fire");
+        }
+        Prober { questions, answers }
+    }
+
+    /// Asks; whether the question was taken.
+    pub fn ask(&self, question: Question) -> bool {
+        match self.questions.try_send(question) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// An answer, if there is one.
+    pub fn answer(&self) -> Option<Answer> {
+        self.answers.try_recv().ok()
+    }
+}
+
+fn serve(shared: &Arc<Shared>, questions: &Receiver<Question>, answers: &Sender<Answer>) {
+    let mut probe = None;
+    for question in questions {
+        if probe.is_none() {
+            probe = Probe::connect(shared).inspect_err(|error| warn!(%error, "cannot ask for the ends of input partitions")).ok();
+        }
+        match (question, &mut probe) {
+            (Question::IsAtEnd(number, task, next), probe) => {
+                let is_at_end = probe.as_ref().is_some_and(|probe| probe.is_at_end(task, next));
+                if answers.send(Answer { number, task, is_at_end }).is_err() {
+                    return;
+                }
+            }
+            (Question::Layout, Some(probe)) => probe.look_at_layout(),
+            (Question::Layout, None) => {}
+        }
+    }
+}
+
+struct Probe {
+    shared: Arc<Shared>,
+    committed: BaseConsumer<Quiet>,
+    ends: BaseConsumer<Quiet>,
+    looked: Option<Instant>,
+}
+
+impl Probe {
+    fn connect(shared: &Arc<Shared>) -> Result<Probe, KafkaError> {
+        let client = |isolation| changelog::client(&shared.base, &shared.config.app.id, isolation);
+        Ok(Probe {
+            shared: shared.clone(),
+            committed: client(Isolation::Committed)?,
+            ends: client(Isolation::Uncommitted)?,
+            looked: None,
+        })
+    }
+
+    fn is_at_end(&self, task: TaskId, next: i64) -> bool {
+        let topic = self.shared.topic(task);
+        let end = match self.ends.fetch_watermarks(topic, task.partition, PATIENCE) {
+            Ok((_, end)) => end,
+            Err(error) => {
+                debug!(topic, partition = task.partition, %error, "the end of a partition is not known");
+                return false;
+            }
+        };
+        if end <= next {
+            // Below what was read: the topic was made anew, and the task will say so.
+            return end == next;
+        }
+        let mut found = false;
+        let span = Span { topic, partition: task.partition, from: next, end };
+        let read = changelog::read(
+            &self.committed,
+            span,
+            PATIENCE,
+            || self.shared.is_stopping(),
+            |_, _, _| {
+                found = true;
+                Ok::<_, Infallible>(true)
+            },
+        );
+        !found && read.inspect_err(|error: &ReadError<Infallible>| debug!(?error, "a look past the last record ended early")).is_ok()
+    }
+
+    fn look_at_layout(&mut self) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LAYOUT_EVERY) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        for topic in self.shared.inputs.iter().skip(1) {
+            let found = self.ends.fetch_metadata(Some(topic), PATIENCE);
+            let count = found.ok().and_then(|m| m.topics().iter().find(|t| t.name() == topic).map(|t| t.partitions().len() as i32));
+            if let Some(count) = count.filter(|count| *count > 0) {
+                self.shared.layout.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.clone(), count);
+            }
+        }
+    }
+}
