@@ -464,7 +464,7 @@ fn counts(rule: &Rule, observation: &Observation<'_>) -> bool {
 /// Whether an event that passes `when` matters to the rule's detector.
 fn concerns(rule: &Rule, event: &Event<'_>) -> bool {
     let alternatives = rule.detector.alternatives();
-    alternatives.is_empty() || alternatives.iter().any(|expr| expr.holds(event))
+    (alternatives.is_empty() || alternatives.iter().any(|expr| expr.holds(event))) && rule.detector.takes(event)
 }
 
 fn owned(text: &Text<'_>) -> Option<String> {

@@ -20,7 +20,7 @@ impl Default for Edge {
 /// One bucket of a [`Ring`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell {
-    /// Time divided by the ring's width.
+    /// Its number: bucket 0 begins at the epoch.
     pub index: i64,
     /// What was added up: events, thousandths of a sum, hits.
     pub amount: i64,
@@ -31,8 +31,8 @@ pub struct Cell {
 /// A window in buckets, for what cannot be kept event by event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ring {
-    /// Width of a bucket, milliseconds.
-    pub width_ms: i64,
+    /// Length of the window, milliseconds; a bucket is a sixtieth of it.
+    pub within_ms: i64,
     /// Buckets that are not empty, ascending.
     pub cells: Vec<Cell>,
 }
