@@ -16,6 +16,8 @@ pub mod fixed_point;
 pub mod matching;
 pub mod ratio;
 pub mod sum;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use crate::event::Event;
 use crate::expr::{Expr, Scope};

@@ -142,6 +142,9 @@ struct Meta {
 struct Detect {
     r#match: Option<Match>,
     count: Option<Count>,
+    distinct: Option<Distinct>,
+    sum: Option<Sum>,
+    ratio: Option<Ratio>,
 }
 
 #[derive(JsonSchema)]
@@ -151,10 +154,47 @@ struct Match {}
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Count {
-    at_least: Or<u32>,
-    within: Or<Duration>,
+    at_least: Option<Or<u32>>,
+    within: Option<Or<Duration>>,
     window: Option<Window>,
     firing: Option<Firing>,
+    #[schemars(length(min = 1, max = 8))]
+    all_of: Option<Vec<CountWindow>>,
+    #[schemars(length(min = 1, max = 8))]
+    any_of: Option<Vec<CountWindow>>,
+}
+
+/// One of several windows.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct CountWindow {
+    at_least: Or<u32>,
+    within: Or<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Distinct {
+    of: Expression,
+    at_least: Or<u32>,
+    within: Or<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Sum {
+    of: Expression,
+    above: Or<f64>,
+    within: Or<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Ratio {
+    of: Expression,
+    above: Or<f64>,
+    min_events: Or<u32>,
+    within: Or<Duration>,
 }
 
 #[derive(JsonSchema)]
