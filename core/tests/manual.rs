@@ -54,7 +54,9 @@ fn the_examples_do_what_the_page_says() {
     let pack: Vec<SourceFile> = named.map(|(n, (_, text))| SourceFile { name: format!("{n}.yaml"), text: (*text).into() }).collect();
     let mut shown = Vec::new();
     for (rule, events) in blocks.iter().zip(&blocks[1..]).filter(|(a, b)| (a.0, b.0) == ("yaml", "text")) {
-        let Some(id) = rule.1.lines().find_map(|line| line.strip_prefix("id: ")).map(|id| id.split(' ').next().unwrap_or(id)) else { continue };
+        let Some(id) = rule.1.lines().find_map(|line| line.strip_prefix("id: ")).map(|id| id.split(' ').next().unwrap_or(id)) else {
+            continue;
+        };
         let mut line = Line::new(&pack);
         let mut fired = 0;
         for text in events.1.lines() {
@@ -67,7 +69,9 @@ fn the_examples_do_what_the_page_says() {
     }
     for row in REGISTRY {
         let detect = [format!("{}:", row.name), format!("{{{}:", row.name)];
-        let uses = |rule: &&str| rule.lines().any(|line| detect.iter().any(|key| line.trim_start().trim_start_matches("detect: ").starts_with(key)));
+        let uses = |rule: &&str| {
+            rule.lines().any(|line| detect.iter().any(|key| line.trim_start().trim_start_matches("detect: ").starts_with(key)))
+        };
         assert!(shown.iter().any(uses), "docs/rules.md has no example of `{}`", row.name);
     }
 }

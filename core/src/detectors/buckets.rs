@@ -74,7 +74,8 @@ impl Buckets {
 
     /// The first millisecond of a bucket.
     pub fn start_ms(self, index: i64) -> i64 {
-        let (whole, rest) = (index.saturating_mul(self.within_ms).div_euclid(BUCKETS), index.saturating_mul(self.within_ms).rem_euclid(BUCKETS));
+        let (whole, rest) =
+            (index.saturating_mul(self.within_ms).div_euclid(BUCKETS), index.saturating_mul(self.within_ms).rem_euclid(BUCKETS));
         whole.saturating_add(i64::from(rest > 0))
     }
 
@@ -143,7 +144,14 @@ impl Buckets {
 
     /// Shows an event to a detector whose condition is about one window in buckets. `judge` answers what a window's sums
     /// mean; of several windows that contain a late event the one with the highest `rank` speaks.
-    pub fn observe(self, ring: &mut Ring, look: &Look<'_>, sums: Sums, judge: impl Fn(Sums) -> Option<Firing>, rank: fn(&Firing) -> i64) -> Seen {
+    pub fn observe(
+        self,
+        ring: &mut Ring,
+        look: &Look<'_>,
+        sums: Sums,
+        judge: impl Fn(Sums) -> Option<Firing>,
+        rank: fn(&Firing) -> i64,
+    ) -> Seen {
         self.adopt(ring);
         let index = self.index(look.at_ms);
         let before = ring.cells.last().map_or(i64::MIN, |cell| cell.index);

@@ -28,8 +28,7 @@ use sliding::{Fit, MAX_EXACT, Sliding, Span};
 /// The row of the registry.
 pub const ROW: Row = Row { name: "count", keys: &KEYS, read };
 
-const KEYS: Keys =
-    Keys { what: "`count`", known: &["at_least", "within", "window", "firing", "all_of", "any_of"], later: &[] };
+const KEYS: Keys = Keys { what: "`count`", known: &["at_least", "within", "window", "firing", "all_of", "any_of"], later: &[] };
 const ALL_OF: Keys = Keys { what: "a window of `all_of`", known: &["at_least", "within"], later: &[] };
 const ANY_OF: Keys = Keys { what: "a window of `any_of`", known: &["at_least", "within"], later: &["points"] };
 

@@ -27,6 +27,8 @@ const KEYS: Keys = Keys { what: "`distinct`", known: &["of", "at_least", "within
 
 /// Values kept beyond the threshold, so that a straggler does not push out one that still decides.
 pub const SPARE: usize = 4;
+/// Earlier times of values that were seen again, kept at most; none where lateness is not judged.
+pub const EARLIER: usize = 16;
 /// The highest threshold for which every value is kept.
 pub const MAX_EXACT: u32 = 256;
 /// The highest threshold.
@@ -87,59 +89,109 @@ fn within(times_ms: &[i64], end_ms: i64, within_ms: i64) -> usize {
 impl Distinct {
     fn show(&self, hash: u64, look: &Look<'_>, values: &mut Vec<u64>, times_ms: &mut Vec<i64>) -> Seen {
         let (at_ms, k) = (look.at_ms, self.sample.at_least);
-        self.drop_strangers(values, times_ms);
+        let mut earlier = Earlier::split_off(values, times_ms);
+        self.drop_strangers(values, times_ms, &mut earlier);
         let before_ms = times_ms.last().copied().unwrap_or(i64::MIN);
         let newest_ms = at_ms.max(before_ms);
         let lapsed = at_ms >= before_ms && within(times_ms, at_ms, self.within_ms) < k;
-        let last_seen_ms = see(hash, at_ms, values, times_ms);
+        if let Some(followed_ms) = see(hash, at_ms, values, times_ms).filter(|_| look.lateness_ms > 0) {
+            earlier.note(hash, followed_ms, newest_ms.saturating_sub(look.lateness_ms));
+        }
         let now = within(times_ms, newest_ms, self.within_ms);
-        let most = if at_ms >= before_ms { now } else { self.completed(at_ms, last_seen_ms, times_ms) };
+        let most = if at_ms >= before_ms { now } else { self.completed(hash, at_ms, values, times_ms, &earlier) };
         // What no event within the allowed lateness can reach any more, then what is not needed to decide.
         let horizon_ms = newest_ms.saturating_sub(self.within_ms).saturating_sub(look.lateness_ms);
         let surplus = times_ms.partition_point(|time| *time <= horizon_ms).max(times_ms.len().saturating_sub(k + SPARE));
         times_ms.drain(..surplus);
         values.drain(..surplus);
+        earlier.put_back(horizon_ms, values, times_ms);
         let count = (most as u64) << self.sample.shift;
         let firing = (most >= k).then_some(Firing { count, within_ms: self.within_ms, figure: Figure::Values });
         Seen { lapsed, firing, holds: now >= k, end_ms: at_ms.saturating_add(self.within_ms), room: Room::Free }
     }
 
-    /// The most values in a window that contains a late event and ends at a time when some value was seen last. The event's
-    /// own value counts in each, also where it was seen again later.
-    fn completed(&self, at_ms: i64, last_seen_ms: i64, times_ms: &[i64]) -> usize {
+    /// The most values in a window that contains a late event and ends when that event, or some value, was seen last. A value
+    /// that was seen again after the end counts if an earlier time is known; the event's own does.
+    fn completed(&self, hash: u64, at_ms: i64, values: &[u64], times_ms: &[i64], earlier: &Earlier) -> usize {
+        let last_seen_ms = |value: u64| position(values, value).map_or(i64::MIN, |at| times_ms[at]);
+        let sightings: Vec<(i64, i64)> = std::iter::once((at_ms, last_seen_ms(hash)))
+            .chain(earlier.0.iter().filter(|(value, _)| *value != hash).map(|(value, time)| (*time, last_seen_ms(*value))))
+            .collect();
+        let seen_again = |end: i64| {
+            let counts = |(time, last): &&(i64, i64)| *last > end && *time <= end && *time > end.saturating_sub(self.within_ms);
+            sightings.iter().filter(counts).count()
+        };
         let later = times_ms[times_ms.partition_point(|time| *time < at_ms)..].iter().copied();
-        let ends = std::iter::once(at_ms).chain(later).take_while(|end| at_ms > end.saturating_sub(self.within_ms));
-        ends.map(|end| within(times_ms, end, self.within_ms) + usize::from(last_seen_ms > end)).max().unwrap_or(0)
+        let known = earlier.0.iter().map(|(_, time)| *time).filter(|time| *time > at_ms);
+        let ends = std::iter::once(at_ms).chain(later).chain(known).filter(|end| at_ms > end.saturating_sub(self.within_ms));
+        ends.map(|end| within(times_ms, end, self.within_ms) + seen_again(end)).max().unwrap_or(0)
     }
 
     /// Values that this share does not keep, left by a lower threshold.
-    fn drop_strangers(&self, values: &mut Vec<u64>, times_ms: &mut Vec<i64>) {
+    fn drop_strangers(&self, values: &mut Vec<u64>, times_ms: &mut Vec<i64>, earlier: &mut Earlier) {
         if values.iter().all(|value| self.sample.keeps(*value)) {
             return;
         }
+        earlier.0.clear();
         let mut keeps = values.iter().map(|value| self.sample.keeps(*value));
         times_ms.retain(|_| keeps.next().unwrap_or(false));
         values.retain(|value| self.sample.keeps(*value));
     }
 }
 
-/// Notes that a value was seen, and answers when it was seen last.
-fn see(hash: u64, at_ms: i64, values: &mut Vec<u64>, times_ms: &mut Vec<i64>) -> i64 {
+/// Earlier times of values that were seen again, ascending, one for each value: a late event may complete a window that ends
+/// between the two. They stand behind the values seen last; the step back in time tells where they begin.
+#[derive(Debug)]
+struct Earlier(Vec<(u64, i64)>);
+
+impl Earlier {
+    fn split_off(values: &mut Vec<u64>, times_ms: &mut Vec<i64>) -> Earlier {
+        let cut = times_ms.windows(2).position(|pair| pair[1] < pair[0]).map_or(times_ms.len(), |at| at + 1);
+        Earlier(values.drain(cut..).zip(times_ms.drain(cut..)).collect())
+    }
+
+    /// Notes a time that another followed. Until `reach_ms` has passed the one that is known already, that one stays: windows
+    /// that still can be completed end after it.
+    fn note(&mut self, value: u64, at_ms: i64, reach_ms: i64) {
+        if let Some(known) = self.0.iter().position(|(known, _)| *known == value) {
+            let known_ms = self.0[known].1;
+            if known_ms > reach_ms && known_ms <= at_ms {
+                return;
+            }
+            self.0.remove(known);
+        }
+        self.0.insert(self.0.partition_point(|(_, time)| *time <= at_ms), (value, at_ms));
+    }
+
+    /// Puts the newest of them back behind the values.
+    fn put_back(self, horizon_ms: i64, values: &mut Vec<u64>, times_ms: &mut Vec<i64>) {
+        let from = self.0.partition_point(|(_, time)| *time <= horizon_ms).max(self.0.len().saturating_sub(EARLIER));
+        for (value, time) in &self.0[from..] {
+            values.push(*value);
+            times_ms.push(*time);
+        }
+    }
+}
+
+/// Notes that a value was seen. Answers the earlier of two times if the value was seen before (or, late, after).
+fn see(hash: u64, at_ms: i64, values: &mut Vec<u64>, times_ms: &mut Vec<i64>) -> Option<i64> {
     let to = times_ms.partition_point(|time| *time <= at_ms);
     match position(values, hash) {
-        Some(at) if times_ms[at] > at_ms => return times_ms[at],
+        Some(at) if times_ms[at] > at_ms => Some(at_ms),
         Some(at) => {
             // It moves up behind all that was seen before.
+            let before_ms = times_ms[at];
             values[at..to].rotate_left(1);
             times_ms[at..to].rotate_left(1);
             times_ms[to - 1] = at_ms;
+            (before_ms < at_ms).then_some(before_ms)
         }
         None => {
             values.insert(to, hash);
             times_ms.insert(to, at_ms);
+            None
         }
     }
-    at_ms
 }
 
 impl Detector for Distinct {
@@ -170,7 +222,7 @@ impl Detector for Distinct {
 
     fn most_bytes(&self) -> usize {
         // A hash takes 8 bytes, a time 7; their number 2.
-        2 + (self.sample.at_least + SPARE) * 15
+        2 + (self.sample.at_least + SPARE + EARLIER) * 15
     }
 
     fn expressions(&self) -> Vec<&Expr> {

@@ -202,10 +202,4 @@ pub struct Row {
 }
 
 /// Every detector.
-pub static REGISTRY: &[Row] = &[
-    matching::ROW,
-    count::ROW,
-    distinct::ROW,
-    sum::ROW,
-    ratio::ROW,
-];
+pub static REGISTRY: &[Row] = &[matching::ROW, count::ROW, distinct::ROW, sum::ROW, ratio::ROW];

@@ -189,8 +189,7 @@ pub fn some_aligned(arrived: &[(i64, i64)], place: Option<usize>, within_ms: i64
     let bucket = |at: i64| ((START_MS + at) * 60).div_euclid(within_ms);
     let contains = |end: i64| place.is_none_or(|place| bucket(arrived[place].0) <= end && bucket(arrived[place].0) > end - 60);
     arrived.iter().map(|(at, _)| bucket(*at)).filter(|end| contains(*end)).any(|end| {
-        let inside: Vec<(i64, i64)> =
-            arrived.iter().filter(|(at, _)| bucket(*at) <= end && bucket(*at) > end - 60).copied().collect();
+        let inside: Vec<(i64, i64)> = arrived.iter().filter(|(at, _)| bucket(*at) <= end && bucket(*at) > end - 60).copied().collect();
         judge(&inside)
     })
 }

@@ -92,7 +92,8 @@ pub enum Memory {
         /// One for each window that is kept in buckets.
         rings: Vec<Ring>,
     },
-    /// `distinct`: the values seen last, and when; ascending by time.
+    /// `distinct`: the values seen last, and when, ascending by time; behind them earlier times of some of them, ascending
+    /// too. They begin where the time steps back.
     Distinct {
         /// Hashes of the values.
         values: Vec<u64>,

@@ -165,12 +165,13 @@ proptest! {
 /// With arrival shuffled by up to 5 s on windows of 20 to 60 s.
 #[test]
 fn out_of_order_at_most_one_in_a_thousand_streams_is_missed() {
-    let found = tally(3_000, |dice| {
+    let found = tally(2_000, |dice| {
         let (k, within_ms) = (2 + dice.below(19), 20_000 + dice.below(40_001));
         let gap_ms = within_ms / k;
         let gap_ms = gap_ms + dice.below(gap_ms + 1);
         let arrivals = dice.stream(60, gap_ms, 1);
-        let by_hand = move |arrived: &[(i64, i64)], place: Option<usize>| some_window(arrived, place, within_ms, |inside| inside.len() as i64 >= k);
+        let by_hand =
+            move |arrived: &[(i64, i64)], place: Option<usize>| some_window(arrived, place, within_ms, |inside| inside.len() as i64 >= k);
         Course { rule: count_rule(k, within_ms), arrivals, value: |_| "1".into(), by_hand: Box::new(by_hand) }
     });
     println!("count, {SPARE} spare: {found:?}");
@@ -184,7 +185,8 @@ fn out_of_order_at_most_one_in_a_thousand_streams_in_buckets_is_missed() {
         let gap_ms = within_ms / k;
         let gap_ms = gap_ms + dice.below(gap_ms / 4 + 1);
         let arrivals = dice.stream(150, gap_ms, 1);
-        let by_hand = move |arrived: &[(i64, i64)], place: Option<usize>| some_aligned(arrived, place, within_ms, |inside| inside.len() as i64 >= k);
+        let by_hand =
+            move |arrived: &[(i64, i64)], place: Option<usize>| some_aligned(arrived, place, within_ms, |inside| inside.len() as i64 >= k);
         Course { rule: count_rule(k, within_ms), arrivals, value: |_| "1".into(), by_hand: Box::new(by_hand) }
     });
     println!("count in buckets: {found:?}");

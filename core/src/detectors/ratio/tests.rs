@@ -99,7 +99,7 @@ proptest! {
 /// can be passed for a moment and be gone when the rest has arrived, and the other way round.
 #[test]
 fn out_of_order_at_most_one_in_a_thousand_streams_is_missed() {
-    let found = tally(2_000, |dice| {
+    let found = tally(1_500, |dice| {
         let (min_events, within_ms) = (5 + dice.below(16), 20_000 + dice.below(40_001));
         let arrivals = dice.stream(60, within_ms / (2 * min_events), 2);
         let by_hand = move |arrived: &[(i64, i64)], place: Option<usize>| {

@@ -98,11 +98,12 @@ proptest! {
 /// With arrival shuffled by up to 5 s on windows of 20 to 60 s.
 #[test]
 fn out_of_order_at_most_one_in_a_thousand_streams_is_missed() {
-    let found = tally(2_000, |dice| {
+    let found = tally(1_500, |dice| {
         let (events, within_ms) = (5 + dice.below(30), 20_000 + dice.below(40_001));
         let above = events * 60;
         let arrivals = dice.stream(60, within_ms / events, 100);
-        let by_hand = move |arrived: &[(i64, i64)], place: Option<usize>| some_aligned(arrived, place, within_ms, |inside| total(inside) > above);
+        let by_hand =
+            move |arrived: &[(i64, i64)], place: Option<usize>| some_aligned(arrived, place, within_ms, |inside| total(inside) > above);
         Course { rule: rule(above, within_ms), arrivals, value: |value| value.to_string(), by_hand: Box::new(by_hand) }
     });
     println!("sum: {found:?}");
