@@ -43,7 +43,7 @@ fn a_value_seen_again_still_counts_in_a_window_that_ended_before() {
     }
     assert!(bench.show(5, "3").unwrap().firing.is_some(), "2 was seen at 4, too");
     let mut arrival_order = Bench::new(&rule(3, 10), 0);
-    [(0, "1"), (4, "2"), (20, "2")].map(|(at, value)| arrival_order.show(at, value));
+    [(0, "1"), (4, "2"), (20, "2")].into_iter().for_each(|(at, value)| _ = arrival_order.show(at, value));
     assert!(arrival_order.show(5, "3").unwrap().firing.is_none(), "not kept where lateness is not judged");
 }
 
