@@ -6,6 +6,7 @@ use crate::entity::Entity;
 use crate::event::Event;
 use crate::event::decode::{Dialect, Envelope, read};
 use crate::event::encode::ObjectWriter;
+use crate::mask;
 use crate::rejection::{Reason, Rejection};
 
 /// Where an input record stood.
@@ -45,6 +46,29 @@ pub const MAX_AHEAD_MS: i64 = 5_000;
 /// refuses every other.
 pub const OBSERVATION_VERSION: i64 = 2;
 
+/// The most bytes of an [`Observation::opening`].
+pub const MAX_OPENING_BYTES: usize = 2_048;
+
+/// What an opening goes without, in this order, until it fits. The event's id, type and time always stay.
+const DISPENSABLE: [fn(&mut Event<'_>); 16] = [
+    |event| event.data.clear(),
+    |event| event.user_agent = None,
+    |event| event.path = None,
+    |event| event.route = None,
+    |event| event.tenant_name = None,
+    |event| event.outcome = None,
+    |event| event.blocked_by = None,
+    |event| event.role = None,
+    |event| event.country = None,
+    |event| event.method = None,
+    |event| event.anomaly_type = None,
+    |event| event.request_id = None,
+    |event| event.ip_address = None,
+    |event| event.session_id = None,
+    |event| event.device_id = None,
+    |event| (event.tenant_id, event.user_id) = (None, None),
+];
+
 impl<'a> Observation<'a> {
     /// Addresses an event to its actor: gives it an id from `position` if it has none and caps its time at `reference_ms`
     /// (the record's timestamp) when it is more than [`MAX_AHEAD_MS`] ahead of it.
@@ -75,6 +99,25 @@ impl<'a> Observation<'a> {
         object.truth("_clamped", self.clamped.then_some(true));
         object.event(&self.event, |object| object.int("event_time", Some(self.event.event_time_ms)));
         object.end();
+    }
+
+    /// What is kept of an observation while something waits for a time to come: as [`Observation::encode`] writes it,
+    /// without headers, with `data` masked, in at most [`MAX_OPENING_BYTES`]. What does not fit is left out as a whole field,
+    /// `data` first and the ids last; no value is cut.
+    pub fn opening(&self) -> Box<[u8]> {
+        let event = Event { headers: Vec::new(), data: mask::object(&self.event.data), ..self.event.clone() };
+        let mut kept = Observation { event, ..self.clone() };
+        let mut bytes = Vec::new();
+        kept.encode(&mut bytes);
+        for leave_out in DISPENSABLE {
+            if bytes.len() <= MAX_OPENING_BYTES {
+                break;
+            }
+            leave_out(&mut kept.event);
+            bytes.clear();
+            kept.encode(&mut bytes);
+        }
+        bytes.into()
     }
 
     /// Reads a record of the observations topic.
@@ -179,6 +222,51 @@ mod tests {
         check(None, &value, "wrong_type: observation key");
         check(Some(b"cat:x"), &value, "wrong_type: observation key");
         check(Some(b"user:\xff"), &value, "invalid_utf8: observation key");
+    }
+
+    #[test]
+    fn an_opening_has_no_headers_and_its_data_is_masked() {
+        let bytes = br#"{"event_id":"e1","event_time":1760000000000,"event_type":"t","path":"/a","headers":{"cookie":"c"},
+            "data":{"order":7,"card":{"number":"4111"}}}"#;
+        let observation = Observation::new(Event::decode(Some(bytes)).unwrap(), Entity::actor(Some("u1"), None), &position(), 1_760_000_000_500);
+        let opening = observation.opening();
+        let read = Observation::decode_about(Ok(observation.entity.clone()), Some(&opening)).unwrap();
+        assert_eq!(read.event.data, *serde_json::json!({"order": 7, "card": "***"}).as_object().unwrap());
+        assert_eq!((read.event.path.as_deref(), read.event.headers.len(), read.has_own_id), (Some("/a"), 0, true));
+    }
+
+    /// Quotes, which JSON writes as two bytes, in every field, each as long as it may be.
+    #[test]
+    fn an_opening_fits_whatever_the_event_and_keeps_ids_before_texts() {
+        let check = |id: &str, text: usize, kept: &[&str]| {
+            let (id, text, short) = (Some(id.to_owned().into()), Some("\"".repeat(text).into()), Some("\"".repeat(256).into()));
+            let mut event = Event { event_id: id, event_time_ms: i64::MIN, event_type: "\"".repeat(256).into(), ..Event::default() };
+            for field in [&mut event.tenant_id, &mut event.user_id, &mut event.session_id, &mut event.device_id, &mut event.request_id] {
+                field.clone_from(&short);
+            }
+            for field in [&mut event.path, &mut event.route, &mut event.user_agent, &mut event.tenant_name, &mut event.method] {
+                field.clone_from(&text);
+            }
+            for field in [&mut event.country, &mut event.role, &mut event.outcome, &mut event.anomaly_type, &mut event.blocked_by] {
+                field.clone_from(&text);
+            }
+            event.ip_address = short;
+            event.data.insert("k".into(), "v".repeat(5_000).into());
+            let source = Position { topic: "t".repeat(249), partition: i32::MIN, offset: i64::MIN };
+            let entity = Entity::anon();
+            let observation =
+                Observation { event, entity, is_actor: true, has_own_id: true, clamped: true, source, reference_ms: i64::MIN };
+            let opening = observation.opening();
+            assert!(opening.len() <= MAX_OPENING_BYTES, "{} bytes", opening.len());
+            let read = Observation::decode_about(Ok(Entity::anon()), Some(&opening)).expect("an observation");
+            assert_eq!((&read.event.event_id, &read.event.event_type), (&observation.event.event_id, &observation.event.event_type));
+            assert_eq!(read.event.event_time_ms, i64::MIN);
+            let object: serde_json::Value = serde_json::from_slice(&opening).unwrap();
+            let names: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).filter(|name| !name.starts_with('_')).collect();
+            assert_eq!(names.iter().filter(|name| !name.starts_with("event_")).copied().collect::<Vec<_>>(), kept);
+        };
+        check(&"\"".repeat(512), 70_000, &[]);
+        check("e1", 70_000, &["tenant_id", "user_id"]);
     }
 
     #[test]

@@ -248,7 +248,7 @@ mod tests {
         let mut state = ActorState::default();
         state.note(1_000, 500);
         state.remember(77, 16);
-        let pending = Pending { join: 1, opened_ms: 900, due_ms: 9_000, opening: Box::default() };
+        let pending = Pending { join: 1, opened_ms: 900, due_ms: 9_000, opening: (*b"{}").into() };
         let memory = Memory::Sequence { runs: Vec::new(), pending: vec![pending.clone()] };
         state.put(fixed(1, 0, 1_200, 3), 64);
         state.put(Slot { memory, ..fixed(2, 0, 1_200, 0) }, 64);

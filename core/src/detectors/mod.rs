@@ -10,7 +10,13 @@
 
 pub mod count;
 pub mod edge;
+pub mod first_seen;
 pub mod matching;
+pub mod rate;
+pub mod sequence;
+#[cfg(test)]
+mod trial;
+mod tuple;
 
 use crate::event::Event;
 use crate::expr::{Expr, Scope};
@@ -189,4 +195,4 @@ pub struct Row {
 }
 
 /// Every detector.
-pub static REGISTRY: &[Row] = &[matching::ROW, count::ROW];
+pub static REGISTRY: &[Row] = &[matching::ROW, count::ROW, rate::ROW, sequence::ROW, first_seen::ROW];

@@ -231,9 +231,9 @@ fn encode_memory(out: &mut Vec<u8>, base: i64, memory: &Memory) {
             values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
             times(out, base, times_ms);
         }
-        Memory::Rate { arrival_us, recent_ms } => {
-            signed(out, *arrival_us);
-            varint(out, recent_ms.len() as u64);
+        Memory::Rate { arrival_us, exceeded, recent_ms } => {
+            signed(out, arrival_us.wrapping_sub(base.wrapping_mul(1_000)));
+            varint(out, (recent_ms.len() as u64) << 1 | u64::from(*exceeded));
             times(out, base, recent_ms);
         }
         Memory::Sequence { runs, pending } => {
@@ -255,19 +255,26 @@ fn encode_memory(out: &mut Vec<u8>, base: i64, memory: &Memory) {
             maybe(out, base, *diverse_until_ms);
             varint(out, values.len() as u64);
             values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
-            times_ms.iter().for_each(|time| signed(out, time.wrapping_sub(base)));
+            times(out, base, times_ms);
         }
     }
 }
 
 fn encode_run(out: &mut Vec<u8>, base: i64, run: &Run) {
     out.extend_from_slice(&run.join.to_le_bytes());
+    signed(out, run.newest_ms.wrapping_sub(base));
     varint(out, run.starts_ms.len() as u64);
-    run.starts_ms.iter().for_each(|start| maybe(out, base, *start));
+    let mut before = run.newest_ms;
+    for start in &run.starts_ms {
+        signed(out, before.wrapping_sub(*start));
+        before = *start;
+    }
     varint(out, run.recent.len() as u64);
-    for step in &run.recent {
-        signed(out, step.at_ms.wrapping_sub(base));
+    let mut before = run.newest_ms;
+    for step in run.recent.iter().rev() {
+        signed(out, before.wrapping_sub(step.at_ms));
         varint(out, u64::from(step.matches) << 1 | u64::from(step.completed));
+        before = step.at_ms;
     }
 }
 
@@ -287,12 +294,13 @@ fn decode_memory(input: &mut Input<'_>, kind: u8, base: i64) -> Result<Memory, S
             Memory::Distinct { values, times_ms: input.times(count, base)? }
         }
         4 => {
-            let arrival_us = input.signed()?;
-            let count = input.length(1)?;
-            Memory::Rate { arrival_us, recent_ms: input.times(count, base)? }
+            let arrival_us = input.time(base.wrapping_mul(1_000))?;
+            let word = input.varint()?;
+            let count = input.fitting(word >> 1, 1)?;
+            Memory::Rate { arrival_us, exceeded: word & 1 == 1, recent_ms: input.times(count, base)? }
         }
         5 => {
-            let runs = (0..input.length(10)?).map(|_| decode_run(input, base)).collect::<Result<_, _>>()?;
+            let runs = (0..input.length(11)?).map(|_| decode_run(input, base)).collect::<Result<_, _>>()?;
             let pending = (0..input.length(11)?).map(|_| decode_pending(input, base)).collect::<Result<_, _>>()?;
             Memory::Sequence { runs, pending }
         }
@@ -301,8 +309,7 @@ fn decode_memory(input: &mut Input<'_>, kind: u8, base: i64) -> Result<Memory, S
             let diverse_until_ms = input.maybe(base)?;
             let count = input.length(5)?;
             let values = (0..count).map(|_| input.four()).collect::<Result<_, _>>()?;
-            let times_ms = (0..count).map(|_| input.time(base)).collect::<Result<_, _>>()?;
-            Memory::FirstSeen { since_ms, diverse_until_ms, values, times_ms }
+            Memory::FirstSeen { since_ms, diverse_until_ms, values, times_ms: input.times(count, base)? }
         }
         _ => return Err(StateError::Damaged),
     })
@@ -321,14 +328,24 @@ fn decode_ring(input: &mut Input<'_>) -> Result<Ring, StateError> {
 
 fn decode_run(input: &mut Input<'_>, base: i64) -> Result<Run, StateError> {
     let join = input.eight()?;
-    let starts_ms = (0..input.length(1)?).map(|_| input.maybe(base)).collect::<Result<_, _>>()?;
-    let step = |input: &mut Input<'_>| {
-        let at_ms = input.time(base)?;
-        let word = input.varint()?;
-        Ok(Step { at_ms, matches: u16::try_from(word >> 1).map_err(|_| StateError::Damaged)?, completed: word & 1 == 1 })
+    let newest_ms = input.time(base)?;
+    let mut before = newest_ms;
+    let mut earlier = |input: &mut Input<'_>| {
+        before = before.wrapping_sub(input.signed()?);
+        Ok(before)
     };
-    let recent = (0..input.length(2)?).map(|_| step(input)).collect::<Result<_, _>>()?;
-    Ok(Run { join, starts_ms, recent })
+    let starts_ms = (0..input.length(1)?).map(|_| earlier(input)).collect::<Result<_, _>>()?;
+    let count = input.length(2)?;
+    let mut before = newest_ms;
+    let step = |_| {
+        before = before.wrapping_sub(input.signed()?);
+        let word = input.varint()?;
+        let matches = u16::try_from(word >> 1).map_err(|_| StateError::Damaged)?;
+        Ok(Step { at_ms: before, matches, completed: word & 1 == 1 })
+    };
+    let mut recent: Vec<Step> = (0..count).map(step).collect::<Result<_, _>>()?;
+    recent.reverse();
+    Ok(Run { join, newest_ms, starts_ms, recent })
 }
 
 fn decode_pending(input: &mut Input<'_>, base: i64) -> Result<Pending, StateError> {
@@ -437,6 +454,10 @@ impl Input<'_> {
     /// A count of things of at least `size` bytes each: never more than the rest can hold, so that damage cannot ask for memory.
     fn length(&mut self, size: usize) -> Result<usize, StateError> {
         let count = self.varint()?;
+        self.fitting(count, size)
+    }
+
+    fn fitting(&self, count: u64, size: usize) -> Result<usize, StateError> {
         if count > (self.0.len() / size) as u64 { Err(StateError::Damaged) } else { Ok(count as usize) }
     }
 }

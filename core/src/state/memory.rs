@@ -53,7 +53,9 @@ pub struct Step {
 pub struct Run {
     /// Hash of the join fields' values.
     pub join: u64,
-    /// For each position (steps laid out `times` times): the latest start of a way there, `i64::MIN` for none.
+    /// The newest event that moved it.
+    pub newest_ms: i64,
+    /// For each position that was reached (steps laid out `times` times): the latest start of a way there. Never ascending.
     pub starts_ms: Vec<i64>,
     /// Events not yet folded into `starts_ms`, ascending.
     pub recent: Vec<Step>,
@@ -68,8 +70,16 @@ pub struct Pending {
     pub opened_ms: i64,
     /// When it is due.
     pub due_ms: i64,
-    /// The observation that opened it, masked, as [`crate::observation::Observation::encode`] writes it.
+    /// The observation that opened it, masked, as [`crate::observation::Observation::opening`] writes it. Empty once it has
+    /// fired: it is then kept for what it covers until that lies behind.
     pub opening: Box<[u8]>,
+}
+
+impl Pending {
+    /// Whether it still waits for its time.
+    pub fn waits(&self) -> bool {
+        !self.opening.is_empty()
+    }
 }
 
 /// The memory of a detector.
@@ -103,6 +113,8 @@ pub enum Memory {
     Rate {
         /// Microseconds.
         arrival_us: i64,
+        /// An event before `recent_ms` was beyond the rate, and the bucket has not run empty since.
+        exceeded: bool,
         /// Times of events that another may still arrive before, ascending.
         recent_ms: Vec<i64>,
     },
@@ -110,10 +122,10 @@ pub enum Memory {
     Sequence {
         /// Sorted by join.
         runs: Vec<Run>,
-        /// Waiting for an absence to be certain, ascending by due time.
+        /// Waiting for an absence to be certain, ascending by due time; and those that fired and still cover something.
         pending: Vec<Pending>,
     },
-    /// `first_seen`: the values known, and when each was last seen.
+    /// `first_seen`: the values known, and when each was last seen; ascending by time.
     FirstSeen {
         /// The first event of all.
         since_ms: i64,
@@ -130,7 +142,7 @@ impl Memory {
     /// The earliest time that something in it waits for.
     pub fn next_due_ms(&self) -> Option<i64> {
         match self {
-            Memory::Sequence { pending, .. } => pending.first().map(|p| p.due_ms),
+            Memory::Sequence { pending, .. } => pending.iter().find(|p| p.waits()).map(|p| p.due_ms),
             _ => None,
         }
     }
@@ -138,7 +150,11 @@ impl Memory {
     /// Takes out what waits for the earliest time.
     pub fn take_due(&mut self) -> Option<Pending> {
         match self {
-            Memory::Sequence { pending, .. } if !pending.is_empty() => Some(pending.remove(0)),
+            Memory::Sequence { pending, .. } => {
+                let due = pending.iter_mut().find(|p| p.waits())?;
+                let fired = Pending { opening: Box::default(), ..*due };
+                Some(std::mem::replace(due, fired))
+            }
             _ => None,
         }
     }
@@ -154,7 +170,7 @@ impl Memory {
             }
             Memory::Distinct { values, .. } => values.len() as u64,
             Memory::Rate { recent_ms, .. } => recent_ms.len() as u64,
-            Memory::Sequence { runs, .. } => runs.iter().map(|r| (r.starts_ms.iter().filter(|s| **s != i64::MIN).count() + r.recent.len()) as u64).sum(),
+            Memory::Sequence { runs, .. } => runs.iter().map(|r| (r.starts_ms.len() + r.recent.len()) as u64).sum(),
             Memory::FirstSeen { values, .. } => values.len() as u64,
         }
     }

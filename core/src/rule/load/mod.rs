@@ -9,7 +9,7 @@ mod detect;
 pub(crate) mod fields;
 mod pack;
 pub(crate) mod report;
-mod rule;
+pub(crate) mod rule;
 #[cfg(test)]
 mod schema;
 mod settings;

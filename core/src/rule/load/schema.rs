@@ -8,6 +8,7 @@ use super::fields::Keys;
 use super::pack::{ACTION, FLAG, FLAGS, LISTS, POLICY, PROFILE, PROFILES};
 use super::rule::{EXCEPTION, META, RULE};
 use crate::detectors::REGISTRY;
+use crate::detectors::sequence::{STEP, THEN_ABSENT};
 use super::settings::{DOCUMENT, SETTING};
 use crate::rule::{Category, Severity};
 use schemars::JsonSchema;
@@ -142,6 +143,9 @@ struct Meta {
 struct Detect {
     r#match: Option<Match>,
     count: Option<Count>,
+    rate: Option<Rate>,
+    sequence: Option<Sequence>,
+    first_seen: Option<FirstSeen>,
 }
 
 #[derive(JsonSchema)]
@@ -155,6 +159,60 @@ struct Count {
     within: Or<Duration>,
     window: Option<Window>,
     firing: Option<Firing>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Rate {
+    burst: Or<u32>,
+    refill: Or<Refill>,
+}
+
+/// `1/500ms`, `100/1m`.
+#[derive(JsonSchema)]
+struct Refill(#[schemars(regex(pattern = "^[0-9]+/[0-9]+(ms|s|m|h|d)$"))] String);
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Sequence {
+    within: Or<Duration>,
+    same: Option<Values>,
+    #[schemars(length(min = 1, max = 8))]
+    steps: Vec<Step>,
+    cancel_on: Option<Expression>,
+    then_absent: Option<ThenAbsent>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Step {
+    id: String,
+    when: Expression,
+    times: Option<Or<u8>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ThenAbsent {
+    when: Expression,
+    within: Or<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct FirstSeen {
+    of: Values,
+    memory: Or<Duration>,
+    /// A duration, or `0s`.
+    learn: Or<Duration>,
+}
+
+/// One field or expression, or several that are taken together.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Values {
+    One(Expression),
+    Several(#[schemars(length(min = 1, max = 4))] Vec<Expression>),
 }
 
 #[derive(JsonSchema)]
@@ -285,6 +343,8 @@ fn the_schema_has_the_keys_that_the_loader_reads() {
         ("Meta", &META),
         ("Exception", &EXCEPTION),
         ("Signal", &SIGNAL),
+        ("Step", &STEP),
+        ("ThenAbsent", &THEN_ABSENT),
         ("Lists", &LISTS),
         ("Flags", &FLAGS),
         ("Flag", &FLAG),

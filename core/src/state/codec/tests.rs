@@ -32,8 +32,8 @@ fn ring() -> impl Strategy<Value = Ring> {
 
 fn run() -> impl Strategy<Value = Run> {
     let step = (time(), any::<u16>(), any::<bool>()).prop_map(|(at_ms, matches, completed)| Step { at_ms, matches, completed });
-    (any::<u64>(), proptest::collection::vec(maybe_time(), 0..9), proptest::collection::vec(step, 0..9))
-        .prop_map(|(join, starts_ms, recent)| Run { join, starts_ms, recent })
+    (any::<u64>(), time(), proptest::collection::vec(time(), 0..9), proptest::collection::vec(step, 0..9))
+        .prop_map(|(join, newest_ms, starts_ms, recent)| Run { join, newest_ms, starts_ms, recent })
 }
 
 fn pending() -> impl Strategy<Value = Pending> {
@@ -47,7 +47,8 @@ fn memory() -> impl Strategy<Value = Memory> {
         (time(), any::<u32>()).prop_map(|(end_ms, count)| Memory::Fixed { end_ms, count }),
         (times(68), proptest::collection::vec(ring(), 0..3)).prop_map(|(times_ms, rings)| Memory::Window { times_ms, rings }),
         times(68).prop_map(|times_ms| Memory::Distinct { values: times_ms.iter().map(|t| *t as u64 * 77).collect(), times_ms }),
-        (any::<i64>(), times(64)).prop_map(|(arrival_us, recent_ms)| Memory::Rate { arrival_us, recent_ms }),
+        (any::<i64>(), any::<bool>(), times(64))
+            .prop_map(|(arrival_us, exceeded, recent_ms)| Memory::Rate { arrival_us, exceeded, recent_ms }),
         (proptest::collection::vec(run(), 0..4), proptest::collection::vec(pending(), 0..4))
             .prop_map(|(runs, pending)| Memory::Sequence { runs, pending }),
         (time(), maybe_time(), proptest::collection::vec((any::<u32>(), time()), 0..64)).prop_map(|(since_ms, diverse_until_ms, known)| {
@@ -136,7 +137,12 @@ fn golden_version_2() {
     state.note_windows(NOW, 5);
     state.note_windows(NOW, 6);
     state.remember(0x0102_0304_0506_0708, 16);
-    let run = Run { join: 3, starts_ms: vec![NOW - 7, i64::MIN], recent: vec![Step { at_ms: NOW - 1, matches: 0x8001, completed: true }] };
+    let run = Run {
+        join: 3,
+        newest_ms: NOW - 1,
+        starts_ms: vec![NOW - 5, NOW - 7],
+        recent: vec![Step { at_ms: NOW - 1, matches: 0x8001, completed: true }],
+    };
     let pending = Pending { join: 3, opened_ms: NOW - 1, due_ms: NOW + 9_000, opening: (*b"{}").into() };
     let ring = Ring { width_ms: 1_000, cells: vec![Cell { index: NOW / 1_000, amount: -5, total: 2 }] };
     let memories = [
@@ -144,7 +150,7 @@ fn golden_version_2() {
         Memory::Fixed { end_ms: NOW + 60_000, count: 20 },
         Memory::Window { times_ms: vec![NOW - 10_000, NOW], rings: vec![ring] },
         Memory::Distinct { values: vec![1, 2], times_ms: vec![NOW - 10_000, NOW] },
-        Memory::Rate { arrival_us: NOW * 1_000, recent_ms: vec![NOW] },
+        Memory::Rate { arrival_us: NOW * 1_000 + 7, exceeded: true, recent_ms: vec![NOW] },
         Memory::Sequence { runs: vec![run], pending: vec![pending] },
         Memory::FirstSeen { since_ms: NOW - 1, diverse_until_ms: i64::MIN, values: vec![7], times_ms: vec![NOW] },
     ];
