@@ -241,7 +241,7 @@ fn in_order_it_fires_for_what_counting_by_hand_finds_unanswered_whenever_time_co
 #[test]
 fn out_of_order_it_misses_one_stream_in_a_thousand_at_most_and_says_nothing_where_all_was_answered() {
     let (mut firing, mut missed, mut shifted, mut all) = (0, 0, 0, 0);
-    for seed in 0..2_000 {
+    for seed in 0..1_500 {
         let mut source = Random(seed ^ 0x5555);
         let (mut life, events, expected) = random(seed, &mut source);
         let times: Vec<i64> = events.iter().map(|(at, _)| *at).collect();
@@ -255,6 +255,7 @@ fn out_of_order_it_misses_one_stream_in_a_thousand_at_most_and_says_nothing_wher
         shifted += fired.difference(&expected).count();
         assert!(!expected.is_empty() || fired.is_empty(), "seed {seed}: everything was answered");
     }
+    assert!(shifted * 1_000 <= all);
     println!("absence: {missed} of {firing} firing streams missed; {shifted} of {all} firings for another of several completions");
     assert!(firing > 1_000 && missed * 1_000 <= firing);
 }
