@@ -86,12 +86,16 @@ fn shuffled(streams: u64, events: usize, gap: i64, all_is_kept: bool) -> (usize,
 }
 
 #[test]
-fn out_of_order_it_fires_where_the_bucket_would_and_misses_one_stream_in_a_thousand_at_most() {
+fn out_of_order_it_fires_where_the_bucket_would() {
     let (firing, missed) = shuffled(1_500, 40, 300, true);
-    assert!(firing > 500 && missed * 1_000 <= firing);
-    // More than are kept, within the lateness.
+    assert!(firing > 500 && missed == 0);
+}
+
+/// Three times as many as are kept, all within the lateness and in any order: the worst that can come.
+#[test]
+fn with_more_events_than_are_kept_there_are_fewer_firings_and_never_more() {
     let (firing, missed) = shuffled(200, 200, 20, false);
-    assert!(firing > 100 && missed * 1_000 <= firing);
+    assert!(firing > 100 && missed * 10 <= firing);
 }
 
 #[test]
@@ -130,7 +134,10 @@ fn a_memory_of_another_kind_starts_anew() {
 fn what_is_wrong_with_a_rate_is_said() {
     for (rate, said) in [
         ("{burst: 0, refill: 1/1s}", "R005 `burst` is 0, it must be 1 to 1000000\n"),
-        ("{burst: 1, refill: 1 / 1s}", "R004 `refill` is `1 / 1s`, which is not a rate | events and the time for them, without spaces: `1/500ms`, `100/1m`\n"),
+        (
+            "{burst: 1, refill: 1 / 1s}",
+            "R004 `refill` is `1 / 1s`, which is not a rate | events and the time for them, without spaces: `1/500ms`, `100/1m`\n",
+        ),
         ("{burst: 1, refill: +1/1s}", "R004 `refill` is `+1/1s`, which is not a rate"),
         ("{burst: 1, refill: 5}", "R004 `refill` needs text"),
         ("{burst: 1, refill: 0/1s}", "R005 `refill` is 0/1s, it must be 1 to 1000000 events in at most 366d\n"),

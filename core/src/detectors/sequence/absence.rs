@@ -32,9 +32,8 @@ impl Absence {
     pub fn follow(&self, look: &Look<'_>, answers: bool, run: &Run, completions: &Completions, pending: &mut Vec<Pending>) -> Room {
         let answered = |p: &Pending| answers && look.at_ms > p.opened_ms && look.at_ms <= p.due_ms;
         let is_recent = |time: i64| completions.gone.contains(&time) || run.recent.iter().any(|s| s.completed && s.at_ms == time);
-        let (before, others): (Vec<Pending>, Vec<Pending>) = std::mem::take(pending)
-            .into_iter()
-            .partition(|p| p.waits() && p.join == run.join && (answered(p) || is_recent(p.opened_ms)));
+        let (before, others): (Vec<Pending>, Vec<Pending>) =
+            std::mem::take(pending).into_iter().partition(|p| p.waits() && p.join == run.join && (answered(p) || is_recent(p.opened_ms)));
         *pending = others;
         let mut room = Room::Free;
         for opened_ms in run.recent.iter().filter(|step| step.completed).map(|step| step.at_ms) {
