@@ -11,7 +11,8 @@
 //! Other events may lie between the steps. What is kept is the latest start of a way to each position ([`run`]): of all ways
 //! to a position the one that started last is the last to leave the window, so it decides, and no other need be remembered.
 //! In order that is exact. Events of the allowed lateness, at most [`run::MAX_RECENT`], are kept beside it; a straggler is put
-//! in its place and what follows is computed again. What waits for an answer is in [`absence`].
+//! in its place and what follows is computed again: exact, while they fit. One that is older than all that is kept of a full
+//! list is not counted. What waits for an answer is in [`absence`].
 
 mod absence;
 mod load;
