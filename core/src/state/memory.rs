@@ -181,8 +181,7 @@ impl Memory {
         match self {
             Memory::Nothing | Memory::Fixed { .. } => 0,
             Memory::Window { times_ms, rings } => {
-                times_ms.capacity() * 8
-                    + rings.iter().map(|r| size_of::<Ring>() + r.cells.capacity() * size_of::<Cell>()).sum::<usize>()
+                times_ms.capacity() * 8 + rings.iter().map(|r| size_of::<Ring>() + r.cells.capacity() * size_of::<Cell>()).sum::<usize>()
             }
             Memory::Distinct { values, times_ms } => (values.capacity() + times_ms.capacity()) * 8,
             Memory::Rate { recent_ms, .. } => recent_ms.capacity() * 8,
