@@ -4,6 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
 use tripline_core::event::Event;
+use tripline_core::expr::plan::{Plan, PlanRule, Scratch};
 use tripline_core::expr::{Expr, Scope};
 
 thread_local! {
@@ -40,11 +41,13 @@ const SOURCES: &[&str] = &[
     "headers[\"x-tenant\"] != \"\" ? headers[\"x-tenant\"] : (has(user_id) ? user_id : \"nobody\")",
 ];
 
-#[test]
-fn evaluating_allocates_nothing() {
-    let scope = Scope { lists: [("prefixes".to_owned(), (0..30).map(|i| format!("/p{i}/")).collect())].into(), ..Scope::default() };
+fn scope() -> Scope {
+    Scope { lists: [("prefixes".to_owned(), (0..30).map(|i| format!("/p{i}/")).collect())].into(), ..Scope::default() }
+}
+
+fn event() -> Event<'static> {
     let data = serde_json::json!({ "form": { "kind": "login" }, "amount": 7 });
-    let event = Event {
+    Event {
         event_type: "http_request".into(),
         method: Some("POST".into()),
         path: Some("/P29/7".into()),
@@ -52,7 +55,34 @@ fn evaluating_allocates_nothing() {
         status_code: Some(403),
         data: data.as_object().cloned().unwrap_or_default(),
         ..Event::default()
-    };
+    }
+}
+
+#[test]
+fn selecting_rules_allocates_nothing() {
+    let scope = scope();
+    let exprs: Vec<Expr> = SOURCES.iter().chain(SOURCES).filter_map(|source| Expr::compile(source, &scope).ok()).collect();
+    let steps: Vec<&Expr> = exprs.iter().take(6).collect();
+    let mut rules: Vec<PlanRule<'_>> = exprs.iter().map(|when| PlanRule { when: Some(when), ..PlanRule::default() }).collect();
+    rules.push(PlanRule { on: Some("http_request"), when: exprs.first(), any_of: &steps });
+    rules.push(PlanRule { on: Some("order"), when: None, any_of: &[] });
+    let (plan, event, bare) = (Plan::build(&rules), event(), Event { event_type: "order".into(), ..Event::default() });
+    let (mut scratch, mut selected) = (Scratch::new(), Vec::with_capacity(rules.len()));
+    plan.select(&event, &mut scratch, &mut selected);
+    assert!(selected.len() > 8 && scratch.asked() > 8, "there is something to do: {selected:?}");
+    let count = || ALLOCATIONS.with(Cell::get);
+    let before = count();
+    for _ in 0..100 {
+        plan.select(black_box(&event), &mut scratch, &mut selected);
+        black_box((&selected, plan.holds(&scratch, 14, 3)));
+        plan.select(black_box(&bare), &mut scratch, &mut selected);
+    }
+    assert_eq!(count(), before);
+}
+
+#[test]
+fn evaluating_allocates_nothing() {
+    let (scope, event) = (scope(), event());
     let count = || ALLOCATIONS.with(Cell::get);
     let before = count();
     black_box(Box::new(1));

@@ -18,10 +18,10 @@ pub(super) const FUNCTIONS: &[&str] = &["has", "size", "cidr", "duration", "hour
 /// Functions called as `text.name(…)`.
 pub(super) const METHODS: &[&str] = &["startsWith", "endsWith", "contains", "matches", "startsWithAny", "lowerAscii", "upperAscii", "size"];
 /// What a compiled regular expression may take, in bytes.
-const MAX_REGEX_BYTES: usize = 1 << 20;
+pub(super) const MAX_REGEX_BYTES: usize = 1 << 20;
 /// What the states that a regular expression remembers while it runs may take, in bytes, in each thread that runs it. When
 /// they are full it forgets them and goes on.
-const MAX_REGEX_CACHE_BYTES: usize = 512 << 10;
+pub(super) const MAX_REGEX_CACHE_BYTES: usize = 512 << 10;
 
 impl Checker<'_> {
     /// A call of any kind.
@@ -126,7 +126,7 @@ impl Checker<'_> {
             return Ok(Node::Const(Const::Bool(false)));
         }
         let pattern: String = needle.chars().map(either_case).collect();
-        self.count_pattern(part_span)?;
+        self.size.add_pattern(part_span)?;
         Ok(Node::Matches(subject.node, regex(&pattern, part_span)?))
     }
 
@@ -145,7 +145,7 @@ impl Checker<'_> {
         let span = pattern.span;
         let pattern = self.exact_text(pattern, "matches()")?;
         let pattern = pattern.literal().ok_or_else(|| span.error("the pattern of matches() is a literal"))?;
-        self.count_pattern(span)?;
+        self.size.add_pattern(span)?;
         Ok(Node::Matches(Box::new(subject.node), regex(pattern, span)?))
     }
 

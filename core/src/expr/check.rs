@@ -1,23 +1,15 @@
 //! Tree to checked form: names are resolved, types are compared, literals are prepared, lets are put in their place.
 
 use super::node::{Node, Seen};
+use super::size::{MAX_DEPTH, Size};
 use super::text::Case;
 use super::tree::{Binary, Const, Kind, Span, Tree};
-use super::{ExprError, Scope, Size, parse, tidy};
+use super::{ExprError, Scope, parse, tidy};
 use crate::diagnostic::nearest;
 use crate::event::{FIELDS, Field};
 use crate::value::Type;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-
-/// How deep an expression may be with its lets put in: bounds the recursion at run time.
-pub(super) const MAX_DEPTH: usize = 128;
-/// How large an expression may be with its lets put in: ten lets that each name another twice are a thousand times one.
-pub(super) const MAX_NODES: usize = 10_000;
-/// The most entries that the named lists of one expression have together, a list counting as often as it is named.
-pub(super) const MAX_LIST_ENTRIES: usize = 200_000;
-/// The most regular expressions of one expression.
-pub(super) const MAX_PATTERNS: usize = 64;
 
 /// What a tree turned out to be.
 #[derive(Debug)]
@@ -130,7 +122,7 @@ impl<'s> Checker<'s> {
 
     /// A tree that may be anything.
     pub fn operand(&mut self, tree: &Tree) -> Result<Operand, ExprError> {
-        self.count_part(tree.span)?;
+        self.size.add_part(tree.span)?;
         if self.depth == MAX_DEPTH {
             let message = format!("the expression nests more than {MAX_DEPTH} deep with its lets put in");
             return Err(tree.span.error(message).or_try("split the rule"));
@@ -139,29 +131,6 @@ impl<'s> Checker<'s> {
         let operand = self.operand_inside(tree);
         self.depth -= 1;
         operand
-    }
-
-    fn count_part(&mut self, span: Span) -> Result<(), ExprError> {
-        self.size.parts += 1;
-        let message = || format!("the expression has more than {MAX_NODES} parts with its lets put in");
-        if self.size.parts > MAX_NODES { Err(span.error(message()).or_try("split the rule")) } else { Ok(()) }
-    }
-
-    /// Notes one more regular expression.
-    pub fn count_pattern(&mut self, span: Span) -> Result<(), ExprError> {
-        self.size.patterns += 1;
-        let message = || format!("the expression has more than {MAX_PATTERNS} regular expressions");
-        if self.size.patterns > MAX_PATTERNS {
-            Err(span.error(message()).or_try("join patterns with |, or split the rule"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn count_entries(&mut self, entries: usize, span: Span) -> Result<(), ExprError> {
-        self.size.list_entries = self.size.list_entries.saturating_add(entries);
-        let message = || format!("the lists of the expression have more than {MAX_LIST_ENTRIES} entries together");
-        if self.size.list_entries > MAX_LIST_ENTRIES { Err(span.error(message()).or_try("shorten the lists")) } else { Ok(()) }
     }
 
     fn operand_inside(&mut self, tree: &Tree) -> Result<Operand, ExprError> {
@@ -189,7 +158,7 @@ impl<'s> Checker<'s> {
 
     /// One item of a list literal.
     fn item(&mut self, tree: &Tree) -> Result<Const, ExprError> {
-        self.count_part(tree.span)?;
+        self.size.add_part(tree.span)?;
         match &tree.kind {
             Kind::Literal(constant) => Ok(constant.clone()),
             _ => Err(tree.span.error("a list holds literals only").or_try("write the comparisons out with ||")),
@@ -207,7 +176,7 @@ impl<'s> Checker<'s> {
             (_, None, Some((name, source))) => self.inlined(name, source, span),
             (["lists", name], None, _) => match scope.lists.get(*name) {
                 Some(texts) => {
-                    self.count_entries(texts.len(), span)?;
+                    self.size.add_list(texts.len(), span)?;
                     let entries = texts.iter().map(|text| Const::Str(text.as_str().into())).collect();
                     Ok(Operand::List(List { entries, named: true }))
                 }

@@ -21,6 +21,7 @@ mod parse;
 pub mod plan;
 mod predicates;
 mod sets;
+mod size;
 mod text;
 mod tidy;
 mod tree;
@@ -34,6 +35,7 @@ use crate::value::{Type, Value};
 use lower::{Context, Program};
 use node::Node;
 pub use predicates::{check_predicates, name_problem};
+pub use size::Size;
 use std::collections::BTreeMap;
 
 /// What an expression may name besides the event's fields.
@@ -69,18 +71,6 @@ pub struct Expr {
     node: Node,
     texts: Vec<Box<str>>,
     program: Program,
-}
-
-/// How much there is of an expression, its lets put in. Each figure is bounded for one expression; a pack bounds their sums.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// Names, literals, operators and calls.
-    pub parts: usize,
-    /// Entries of the named lists, a list counting as often as it is named: each mention keeps a prepared copy.
-    pub list_entries: usize,
-    /// Regular expressions, `contains` on folded case included: each takes at most 1 MiB, and ½ MiB more in each thread that
-    /// has used it.
-    pub patterns: usize,
 }
 
 impl std::fmt::Debug for Expr {

@@ -55,8 +55,10 @@ impl Checker<'_> {
 
     pub(super) fn membership(&mut self, left: &Tree, right: &Tree, span: Span) -> Result<Node, ExprError> {
         let (subject, case) = self.side(left)?;
+        // A text in another case is a text, whatever the field holds.
+        let ty = if case == Case::Exact { subject.ty } else { Type::Str };
         let items = match self.operand(right)? {
-            Operand::List(list) => entries_for(subject.ty, list),
+            Operand::List(list) => entries_for(ty, list),
             Operand::Value(other) => {
                 return Err(right
                     .span
@@ -65,9 +67,9 @@ impl Checker<'_> {
             }
             Operand::Cased(..) => return Err(right.span.error("`in` takes a list, this is string")),
         };
-        if let Some(item) = items.iter().find(|item| !comparable(subject.ty, type_of(item))) {
-            let error = span.error(format!("cannot find {} in a list of {}", subject.ty.name(), type_of(item).name()));
-            let number = comparable(subject.ty, Type::Int) && matches!(right.kind, Kind::Path(_));
+        if let Some(item) = items.iter().find(|item| !comparable(ty, type_of(item))) {
+            let error = span.error(format!("cannot find {} in a list of {}", ty.name(), type_of(item).name()));
+            let number = comparable(ty, Type::Int) && matches!(right.kind, Kind::Path(_));
             return Err(if number { error.or_try("a named list is one of numbers when every entry is a whole number") } else { error });
         }
         let texts: Option<Vec<Box<str>>> = items.iter().map(text_of).collect();

@@ -96,6 +96,19 @@ fn lists_are_searched_by_value() {
 }
 
 #[test]
+fn a_list_of_whole_numbers_holds_numbers_and_texts() {
+    all_true(&[
+        "status_code in lists.codes",
+        "-status_code in lists.codes",
+        "data.ok ? '401' in lists.codes : false",
+        "size('') in lists.codes",
+    ]);
+    all_true(&["data.amount - 40 in lists.codes", "401.0 in lists.codes", "'0403' in lists.nearly_codes"]);
+    all_false(&["response_time_ms in lists.codes", "'0403' in lists.codes", "data.amount in lists.codes", "asn in lists.codes"]);
+    all_false(&["0.5 in lists.codes", "data.service in lists.codes", "data.amount.lowerAscii() in lists.codes", "data.ok in lists.codes"]);
+}
+
+#[test]
 fn text_functions_look_at_text() {
     all_true(&["path.startsWith('/Admin')", "path.endsWith('/7')", "path.contains('users')", "path.contains('')", "country.endsWith('L')"]);
     all_true(&[r#"path.matches("^/[A-Z]\\w+/users/\\d+$")"#, "path.matches('users')", "route.startsWithAny(lists.admin_prefixes)"]);
@@ -149,6 +162,8 @@ fn a_prefix_table_agrees_with_a_loop() {
 fn networks_hold_addresses_of_their_version() {
     all_true(&["cidr(ip_address, '10.0.0.0/8')", "cidr(ip_address, lists.offices)", "cidr(ip_address, ['1.2.3.4', '10.1.2.3'])"]);
     all_true(&["cidr('::ffff:10.0.0.1', '10.0.0.0/8')", "cidr('2001:db8::1', '2001:db8::/32')", "cidr('10.0.0.1', '::ffff:10.0.0.0/104')"]);
+    all_true(&["cidr('10.0.1.255', ['10.0.1.0/24', '10.0.0.0/24', '10.0.0.128/25'])", "cidr('255.255.255.255', ['255.0.0.0/8', '::/0'])"]);
+    all_false(&["cidr('10.0.2.0', ['10.0.1.0/24', '10.0.0.0/24'])", "cidr('9.255.255.255', lists.offices)", "cidr(ip_address, [])"]);
     all_true(&["cidr('1.1.1.1', '0.0.0.0/0')", "cidr('::1', '::/0')", "cidr('::1', '::1')"]);
     all_false(&["cidr(ip_address, '10.1.2.4/32')", "cidr(path, '0.0.0.0/0')", "cidr('1.1.1.1', '::/0')", "cidr('10.0.0.1', '10.0.0.2')"]);
 }

@@ -1,9 +1,11 @@
 //! `docs/expressions.md` says what is so.
 
 use super::compiled;
-use crate::event::FIELDS;
-use crate::expr::call::{FUNCTIONS, METHODS};
-use crate::expr::{Expr, Scope};
+use crate::event::{Event, FIELDS};
+use crate::expr::call::{FUNCTIONS, MAX_REGEX_BYTES, MAX_REGEX_CACHE_BYTES, METHODS};
+use crate::expr::parse::MAX_SOURCE_BYTES;
+use crate::expr::size::{MAX_DEPTH, MAX_LIST_ENTRIES, MAX_NODES, MAX_PATTERNS};
+use crate::expr::tree::MAX_NESTING;
 
 const DOCS: &str = include_str!("../../../../docs/expressions.md");
 
@@ -51,9 +53,24 @@ fn every_example_compiles() {
 }
 
 #[test]
+fn every_function_has_an_example_that_is_true_of_the_event() {
+    let record: String = section("event").into_iter().filter(|line| !line.starts_with("```")).collect();
+    let event = Event::decode(Some(record.as_bytes())).expect("an event");
+    let rows: Vec<&str> = section("functions").into_iter().skip(2).collect();
+    assert_eq!(rows.len(), FUNCTIONS.len() + METHODS.len());
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(|cell| cell.trim().trim_matches('`')).collect();
+        let (name, _) = cells[0].trim_start_matches("s.").split_once('(').expect("a call");
+        assert!(cells[2].contains(&format!("{name}(")), "{row}");
+        assert!(compiled(cells[2]).holds(&event), "{row}");
+    }
+}
+
+#[test]
 fn the_limits_are_the_ones_that_hold() {
-    let said = |number: usize| DOCS.contains(&format!("{number}"));
-    assert!(said(crate::expr::parse::MAX_SOURCE_BYTES / 1024) && said(crate::expr::tree::MAX_NESTING));
-    assert!(said(crate::expr::check::MAX_DEPTH) && said(crate::expr::check::MAX_NODES));
-    assert!(Expr::compile("unknown_field", &Scope::default()).is_err());
+    let figures: Vec<usize> =
+        section("limits").into_iter().skip(2).filter_map(|row| row.trim_end_matches('|').rsplit('|').next()?.trim().parse().ok()).collect();
+    let of_expressions = [MAX_SOURCE_BYTES, MAX_NESTING, MAX_DEPTH, MAX_NODES, MAX_LIST_ENTRIES, MAX_PATTERNS];
+    let of_patterns = [MAX_REGEX_BYTES, MAX_REGEX_CACHE_BYTES];
+    assert_eq!(figures, [of_expressions.as_slice(), &of_patterns].concat());
 }

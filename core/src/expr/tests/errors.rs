@@ -36,6 +36,12 @@ fn unknown_names_come_with_the_nearest() {
 fn types_that_do_not_fit_are_both_named() {
     check("status_code == '404'", "status_code == '404'", "cannot compare int with string", Some("write 404 without quotes"));
     check("true || method < 3", "method < 3", "cannot compare string with int", None);
+    let numbers = Some("a named list is one of numbers when every entry is a whole number");
+    check("asn in lists.nearly_codes", "asn in lists.nearly_codes", "cannot find int in a list of string", numbers);
+    check("is_staff in lists.codes", "is_staff in lists.codes", "cannot find bool in a list of string", None);
+    check("path.lowerAscii() in ['a', 1]", "path.lowerAscii() in ['a', 1]", "cannot find string in a list of int", None);
+    check("data.x.lowerAscii() in ['a', 1]", "data.x.lowerAscii() in ['a', 1]", "cannot find string in a list of int", None);
+    check("cidr(ip_address, lists.many)", "lists.many", "\"/page0/\" is not a network", None);
     check("is_staff == 'yes'", "is_staff == 'yes'", "cannot compare bool with string", None);
     check("status_code in ['a']", "status_code in ['a']", "cannot find int in a list of string", None);
     check("path && true", "path", "&& takes bool, this is string", None);

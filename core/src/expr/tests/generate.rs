@@ -40,11 +40,15 @@ pub(super) enum Gen {
     Infix(&'static str, Box<Gen>, Box<Gen>),
     Ternary(Box<[Gen; 3]>),
     InInts(Box<Gen>, Vec<i64>),
+    /// In the list `codes`, as a number.
+    InCodes(Box<Gen>),
     InTexts(Box<Gen>, Texts),
     Method(&'static str, Box<Gen>, Box<Gen>),
     Folded(&'static str, Box<Gen>),
     StartsWithAny(Box<Gen>, Texts),
     Cidr(Box<Gen>, &'static str),
+    /// In one of the networks of the list `offices`.
+    InOffices(Box<Gen>),
     Duration(&'static str),
     HourOfWeek,
     Size(Box<Gen>),
@@ -56,14 +60,19 @@ pub(super) enum Texts {
     Named(&'static str),
 }
 
-/// The lists that both sides know.
+/// A list of whole numbers, which are texts as well.
+pub(super) const CODES: (&str, &[&str]) = ("codes", &["403", "-1", "7", "200", "401", "404", "9007199254740992", "1", "2", "3"]);
+/// A list of networks that overlap and touch.
+pub(super) const OFFICES: (&str, &[&str]) =
+    ("offices", &["10.1.2.0/24", "10.1.0.0/16", "10.0.0.0/16", "2001:db8::/48", "2001:db8::1/128", "192.168.0.0/16"]);
+/// The lists of texts that both sides know.
 pub(super) const LISTS: &[(&str, &[&str])] = &[
     ("short", &["/admin/", "POST", ""]),
     ("long", &["/a", "/admin/", "/b/c", "post", "POST", "10.", "u", "Åb", "x", "y", "z", "aa", "aaa"]),
 ];
 
 pub(super) const STRINGS: &[&str] =
-    &["", "a", "A", "admin", "/admin/x", "/Admin/X", "POST", "post", "10.1.2.3", "2001:db8::1", "Åb", "åb", "u1", "it's \"x\"\\\n"];
+    &["", "a", "A", "admin", "/admin/x", "/Admin/X", "POST", "post", "10.1.2.3", "2001:db8::1", "Åb", "åb", "u1", "403", "it's \"x\"\\\n"];
 pub(super) const INTS: &[i64] = &[0, 1, -1, 2, 7, 200, 403, 404, 1_795_255_200_000, i64::MAX, i64::MIN, 1 << 53];
 pub(super) const FLOATS: &[f64] = &[0.0, 0.5, -1.5, 2.0, 403.0, 9_007_199_254_740_992.0];
 pub(super) const STRING_FIELDS: &[&str] =
@@ -86,14 +95,25 @@ fn infix(sign: &'static str, left: Gen, right: Gen) -> Gen {
 }
 
 fn texts(c: &mut Choices<'_>) -> Texts {
-    match c.below(3) {
+    match c.below(4) {
         0 => Texts::Literal(c.some(STRINGS)),
+        3 => Texts::Named(CODES.0),
         n => Texts::Named(LISTS[n - 1].0),
     }
 }
 
+/// An expression of any type, questions most.
+pub(super) fn anything(c: &mut Choices<'_>, depth: usize) -> Gen {
+    match c.below(8) {
+        0 => integer(c, depth),
+        1 => float(c, depth),
+        2 => string(c, depth),
+        _ => boolean(c, depth),
+    }
+}
+
 pub(super) fn boolean(c: &mut Choices<'_>, depth: usize) -> Gen {
-    let kind = if depth == 0 { c.below(3) } else { c.below(20) };
+    let kind = if depth == 0 { c.below(3) } else { c.below(22) };
     match kind {
         0 => Gen::Bool(c.below(2) == 0),
         1 => Gen::Field(c.one(BOOL_FIELDS)),
@@ -110,6 +130,8 @@ pub(super) fn boolean(c: &mut Choices<'_>, depth: usize) -> Gen {
         16 => Gen::InInts(boxed(integer(c, depth - 1)), c.some(INTS)),
         17 => Gen::InTexts(boxed(folded(c, depth)), texts(c)),
         18 => text_question(c, depth),
+        19 => Gen::InCodes(boxed(integer(c, depth - 1))),
+        20 => Gen::InOffices(boxed(string(c, depth - 1))),
         _ => Gen::Cidr(boxed(string(c, depth - 1)), c.one(NETWORKS)),
     }
 }
@@ -188,7 +210,7 @@ impl Gen {
             Gen::Infix("&&", ..) => 2,
             Gen::Infix("+" | "-", ..) => 4,
             Gen::Infix("*" | "/" | "%", ..) => 5,
-            Gen::Infix(..) | Gen::InInts(..) | Gen::InTexts(..) => 3,
+            Gen::Infix(..) | Gen::InInts(..) | Gen::InTexts(..) | Gen::InCodes(_) => 3,
             Gen::Not(_) | Gen::Negate(_) => 6,
             _ => 7,
         }
@@ -215,11 +237,14 @@ impl Gen {
             Gen::Infix(sign, left, right) => format!("{} {sign} {}", inside(left, self.precedence()), inside(right, self.precedence() + 1)),
             Gen::Ternary(parts) => format!("{} ? {} : {}", inside(&parts[0], 1), inside(&parts[1], 1), inside(&parts[2], 0)),
             Gen::InInts(left, items) => format!("{} in {items:?}", inside(left, 3)),
+            Gen::InCodes(left) => format!("{} in lists.{}", inside(left, 3), CODES.0),
             Gen::InTexts(left, texts) => format!("{} in {}", inside(left, 3), texts.print()),
             Gen::Method(name, receiver, argument) => format!("{}.{name}({})", inside(receiver, 7), inside(argument, 0)),
             Gen::Folded(name, receiver) => format!("{}.{name}()", inside(receiver, 7)),
             Gen::StartsWithAny(receiver, texts) => format!("{}.startsWithAny({})", inside(receiver, 7), texts.print()),
             Gen::Cidr(address, network) => format!("cidr({}, {network:?})", inside(address, 0)),
+            Gen::InOffices(address) if dialect == Dialect::Cel => format!("cidr_any({}, lists.{})", inside(address, 0), OFFICES.0),
+            Gen::InOffices(address) => format!("cidr({}, lists.{})", inside(address, 0), OFFICES.0),
             Gen::Duration(text) if dialect == Dialect::Cel => format!("duration_ms({text:?})"),
             Gen::Duration(text) => format!("duration({text:?})"),
             Gen::HourOfWeek => "hour_of_week()".to_owned(),
@@ -239,7 +264,9 @@ impl Texts {
     pub fn items(&self) -> Vec<&'static str> {
         match self {
             Texts::Literal(texts) => texts.clone(),
-            Texts::Named(name) => LISTS.iter().find(|(n, _)| n == name).map(|(_, texts)| texts.to_vec()).unwrap_or_default(),
+            Texts::Named(name) => {
+                LISTS.iter().chain([&CODES]).find(|(n, _)| n == name).map(|(_, texts)| texts.to_vec()).unwrap_or_default()
+            }
         }
     }
 }

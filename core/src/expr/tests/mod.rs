@@ -5,7 +5,9 @@ mod documented;
 mod errors;
 mod generate;
 mod hostile;
+mod limits;
 mod oracles;
+mod predicates;
 pub(super) mod sharing;
 
 use super::{Expr, Scope};
@@ -42,6 +44,8 @@ pub(super) fn scope() -> Scope {
         lists: [
             ("admin_prefixes".to_owned(), owned(&["/admin/", "/internal/"])),
             ("many".to_owned(), (0..40).map(|i| format!("/page{i}/")).collect()),
+            ("codes".to_owned(), owned(&["401", "-403", "403", "0"])),
+            ("nearly_codes".to_owned(), owned(&["401", "0403"])),
             ("offices".to_owned(), owned(&["192.168.0.0/16", "10.0.0.0/8"])),
         ]
         .into(),

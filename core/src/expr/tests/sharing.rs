@@ -78,8 +78,11 @@ fn drawn_rule(c: &mut Choices<'_>) -> Owned {
     Owned { on, when, any_of: (0..alternatives).map(|_| generated(&boolean(c, 2))).collect() }
 }
 
+/// Without optimisation fewer.
+const CASES: u32 = if cfg!(debug_assertions) { 250 } else { 3000 };
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn a_plan_answers_as_its_rules_one_by_one(
