@@ -125,14 +125,15 @@ fn pure(line: &Line) -> Result<BTreeMap<String, Value>> {
         for record in records.iter() {
             let (key, value) = (record.key.as_deref(), record.value.as_deref());
             if !Tick::is_tick(key) {
-                let observation = Observation::decode(key, value)?;
+                let observation = Observation::decode(key, value).map_err(|rejection| anyhow::anyhow!("{rejection}"))?;
                 let state = states.entry(observation.entity.to_string()).or_default();
                 stream_time::settle(&engine, &observation, state, &mut out);
                 let outcome = engine.process(&observation, state, &mut out);
                 ensure!(outcome != Outcome::Duplicate, "no event was sent twice");
                 continue;
             }
-            times.tick(&Tick::decode(value)?, Appended { at_ms: record.timestamp_ms.unwrap_or_default(), by_broker: true });
+            let tick = Tick::decode(value).map_err(|rejection| anyhow::anyhow!("{rejection}"))?;
+            times.tick(&tick, Appended { at_ms: record.timestamp_ms.unwrap_or_default(), by_broker: true });
             let Some(now_ms) = times.now() else { continue };
             let mut due: Vec<(Option<i64>, String)> = states
                 .iter()

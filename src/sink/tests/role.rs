@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn config(servers: &str, database: &Path) -> Arc<Config> {
     let value = json!({
         "app": {"id": "t"}, "kafka": {"bootstrap_servers": servers, "properties": {}},
-        "input": {"topics": ["in"], "keyed_by": "none", "partitioner": "murmur2", "start": "earliest", "max_value_bytes": "1MiB"},
+        "input": {"topics": ["in"], "keyed_by": "none", "partitioner": "murmur2", "start": "earliest", "max_value_bytes": "1MiB", "mapping": {}},
         "topics": {"decisions": TOPIC, "alerts": "a", "dead_letters": "d", "late": "l", "shadow": "s", "partitions": 2, "replication_factor": 1},
         "entity": {"scope": "global", "trusted_hops": 0, "session_key": ""},
         "rules": {"path": "", "settings": ""}, "flags": {"file": ""}, "decisions": {"emit": "all"},
