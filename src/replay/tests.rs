@@ -24,6 +24,7 @@ version: 1
 actions: []
 allowed_lateness: 30s
 remember_ids: 4
+anon: true
 ";
 
 fn engine(emit: Emit) -> Engine {

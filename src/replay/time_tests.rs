@@ -14,6 +14,7 @@ version: 1
 title: A second factor was asked for, and nobody answered
 status: stable
 mode: enforce
+on: any
 by: actor
 detect:
   sequence:
@@ -55,7 +56,7 @@ fn event(at_ms: i64, user: &str, event_type: &str) -> String {
 fn fired(lines: &[String], until_ms: Option<i64>) -> Vec<String> {
     let mut out = Vec::new();
     let until_ms = until_ms.map(|until_ms| START_MS + until_ms);
-    let options = Options { max_line_bytes: 1_000, shadow: false, until_ms, progress: &mut |_| {} };
+    let options = Options { max_line_bytes: 1_000, mapping: None, shadow: false, until_ms, progress: &mut |_| {} };
     run(lines.concat().as_bytes(), &engine(), options, &mut out).expect("memory does not fail");
     let decision = |line: &[u8]| serde_json::from_slice::<Value>(line).expect("JSON");
     out.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| decision(l)["entity"]["id"].as_str().unwrap_or_default().to_owned()).collect()

@@ -78,17 +78,17 @@ fn event(number: u64, seed: &mut u64) -> Value {
     let mut event = json!({
         "event_id": format!("e{number}"), "event_time": at_ms, "user_id": format!("u{user}"), "tenant_id": format!("t{}", user % 2),
         "device_id": format!("d{}", pick(seed, 5)), "ip_address": format!("203.0.113.{}", pick(seed, 4)),
-        "country": ["de", "fr", "it"][pick(seed, 3) as usize],
+        "country": (["de", "fr", "it"][pick(seed, 3) as usize]),
     });
     let more = match pick(seed, 12) {
         0 => json!({"event_type": "mfa_asked"}),
         1 => json!({"event_type": "mfa_answered"}),
         2 => json!({"event_type": "login", "outcome": "fail"}),
-        3 => json!({"event_type": "login", "outcome": ["fail", "ok"][pick(seed, 2) as usize]}),
+        3 => json!({"event_type": "login", "outcome": (["fail", "ok"][pick(seed, 2) as usize])}),
         4 => json!({"event_type": "reset"}),
         _ => json!({
             "event_type": "http_request", "path": format!("/p/{}", pick(seed, 14)), "method": "GET",
-            "status_code": [200, 200, 404, 403, 418][pick(seed, 5) as usize], "response_bytes": pick(seed, 2_000),
+            "status_code": ([200, 200, 404, 403, 418][pick(seed, 5) as usize]), "response_bytes": pick(seed, 2_000),
         }),
     };
     event.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
@@ -125,14 +125,15 @@ fn pure(line: &Line) -> Result<BTreeMap<String, Value>> {
         for record in records.iter() {
             let (key, value) = (record.key.as_deref(), record.value.as_deref());
             if !Tick::is_tick(key) {
-                let observation = Observation::decode(key, value)?;
+                let observation = Observation::decode(key, value).map_err(|rejection| anyhow::anyhow!("{rejection}"))?;
                 let state = states.entry(observation.entity.to_string()).or_default();
                 stream_time::settle(&engine, &observation, state, &mut out);
                 let outcome = engine.process(&observation, state, &mut out);
                 ensure!(outcome != Outcome::Duplicate, "no event was sent twice");
                 continue;
             }
-            times.tick(&Tick::decode(value)?, Appended { at_ms: record.timestamp_ms.unwrap_or_default(), by_broker: true });
+            let tick = Tick::decode(value).map_err(|rejection| anyhow::anyhow!("{rejection}"))?;
+            times.tick(&tick, Appended { at_ms: record.timestamp_ms.unwrap_or_default(), by_broker: true });
             let Some(now_ms) = times.now() else { continue };
             let mut due: Vec<(Option<i64>, String)> = states
                 .iter()

@@ -3,7 +3,7 @@
 mod line;
 
 mod bad_input;
-
+mod detectors;
 mod faults;
 mod parity;
 mod restore;

@@ -20,6 +20,7 @@ version: 1
 title: A second factor was asked for, and nobody answered
 status: stable
 mode: enforce
+on: any
 by: actor
 detect:
   sequence:

@@ -22,11 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn config(servers: &str, database: &Path) -> Arc<Config> {
     let value = json!({
         "app": {"id": "t"}, "kafka": {"bootstrap_servers": servers, "properties": {}},
-        "input": {"topics": ["in"], "keyed_by": "none", "partitioner": "murmur2", "start": "earliest", "max_value_bytes": "1MiB"},
-        "topics": {"decisions": TOPIC, "alerts": "a", "dead_letters": "d", "late": "l", "partitions": 2, "replication_factor": 1},
+        "input": {"topics": ["in"], "keyed_by": "none", "partitioner": "murmur2", "start": "earliest", "max_value_bytes": "1MiB", "mapping": {}},
+        "topics": {"decisions": TOPIC, "alerts": "a", "dead_letters": "d", "late": "l", "shadow": "s", "partitions": 2, "replication_factor": 1},
+        "entity": {"scope": "global", "trusted_hops": 0, "session_key": ""},
         "rules": {"path": "", "settings": ""}, "flags": {"file": ""}, "decisions": {"emit": "all"},
         "state": {"dir": "", "cache_bytes": "1MiB", "rocksdb_bytes": "1MiB", "write_interval": "1s"},
-        "stream": {"lanes": 1, "identity": "", "commit_interval": "50ms", "transaction_timeout": "10s", "session_timeout": "45s",
+        "stream": {"lanes": 1, "identity": "", "commit_interval": "50ms", "tick_interval": "5s", "transaction_timeout": "10s", "session_timeout": "45s",
             "max_records": 100, "max_changed_bytes": "1MiB"},
         "sink": {"url": format!("sqlite://{}", database.display()), "batch_rows": 3, "batch_interval": "50ms"},
         "admin": {"listen": ""}, "log": {"format": "auto", "level": "info"},

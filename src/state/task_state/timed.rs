@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn waits_until(actor: &mut ActorState, due_ms: &[i64]) {
-        let pending = |due_ms: &i64| Pending { join: 1, opened_ms: 0, due_ms: *due_ms, opening: Box::default() };
+        let pending = |due_ms: &i64| Pending { join: 1, opened_ms: 0, due_ms: *due_ms, opening: b"o".as_slice().into() };
         let memory = Memory::Sequence { runs: Vec::new(), pending: due_ms.iter().map(pending).collect() };
         actor.note(0, 1_000);
         actor.put(Slot { rule: 1, sub: 0, end_ms: 1_000, window_ms: 1, warm_ms: i64::MIN, edge: Edge::default(), memory }, 8);
