@@ -68,7 +68,8 @@ fn run(case: &Case) -> (f64, usize) {
             state.commit(CACHE_BYTES);
             seq += 1;
             if seq % WRITE_EVERY as u64 == 0 {
-                let local = Local { history: "bench".into(), seq, commit_id: format!("{seq:032x}"), marker_offset: seq as i64, ..Local::default() };
+                let local =
+                    Local { history: "bench".into(), seq, commit_id: format!("{seq:032x}"), marker_offset: seq as i64, ..Local::default() };
                 state.write(Some(&local)).expect("writes");
             }
         }
@@ -78,7 +79,8 @@ fn run(case: &Case) -> (f64, usize) {
 
 fn engine(text: String) -> Engine {
     let files = [SourceFile { name: "bench.yaml".into(), text }];
-    let rules = load(&files, &serde_json::Map::new()).unwrap_or_else(|p| panic!("{}", p.iter().map(ToString::to_string).collect::<String>()));
+    let rules =
+        load(&files, &serde_json::Map::new()).unwrap_or_else(|p| panic!("{}", p.iter().map(ToString::to_string).collect::<String>()));
     Engine::new(Arc::new(rules), &FlagSnapshot::default(), Emit::Fired)
 }
 
@@ -130,7 +132,8 @@ fn many_values(events: usize) -> Arc<Vec<Vec<u8>>> {
     let event = |number: usize| {
         let (user, path) = (number % 50, rng.below(1_800));
         let at = 1_760_000_000_000 + number as i64 * 3;
-        format!(r#"{{"event_time":{at},"event_type":"http_request","user_id":"u{user}","path":"/p/{path}","status_code":404}}"#).into_bytes()
+        format!(r#"{{"event_time":{at},"event_type":"http_request","user_id":"u{user}","path":"/p/{path}","status_code":404}}"#)
+            .into_bytes()
     };
     Arc::new((0..events).map(event).collect())
 }
@@ -146,10 +149,15 @@ fn main() {
     let rounds = std::env::var("ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
     let events = std::env::var("EVENTS").ok().and_then(|e| e.parse().ok()).unwrap_or(300_000);
     let ordinary = ordinary(events);
-    let parity = load_pack(concat!(env!("CARGO_MANIFEST_DIR"), "/config/packs/anomaly-infra").as_ref(), "".as_ref()).expect("the pack loads");
+    let parity =
+        load_pack(concat!(env!("CARGO_MANIFEST_DIR"), "/config/packs/anomaly-infra").as_ref(), "".as_ref()).expect("the pack loads");
     let flags = r#"{"ANOMALY_DETECTION_ENABLED": true, "ANOMALY_ALERTING_ENABLED": true}"#;
     let flags = FlagSnapshot::parse("flags.json", flags).expect("flags");
-    let mut cases = vec![Case { name: "pack anomaly-infra".into(), engine: Engine::new(Arc::new(parity), &flags, Emit::Fired), events: ordinary.clone() }];
+    let mut cases = vec![Case {
+        name: "pack anomaly-infra".into(),
+        engine: Engine::new(Arc::new(parity), &flags, Emit::Fired),
+        events: ordinary.clone(),
+    }];
     for count in [10, 30, 100, 200, 300, 1_000] {
         cases.push(Case { name: format!("{count} rules"), engine: engine(rules(count)), events: ordinary.clone() });
     }

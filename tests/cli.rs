@@ -114,7 +114,11 @@ fn replay_writes_decisions_to_stdout_and_its_summary_to_stderr() {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let decision: Value = serde_json::from_str(&ran.out).expect("one decision");
     assert_eq!((decision["anomaly_type"].as_str(), decision["entity"]["id"].as_str()), (Some("odd"), Some("u1")));
-    assert!(ran.err.contains("1 lines = 1 routed + 0 unaddressed + 0 rejected\n1 observations = 1 processed + 0 late + 0 duplicate"), "{}", ran.err);
+    assert!(
+        ran.err.contains("1 lines = 1 routed + 0 unaddressed + 0 rejected\n1 observations = 1 processed + 0 late + 0 duplicate"),
+        "{}",
+        ran.err
+    );
 
     let bad = format!("{good}{{\"user_id\":\"secret-person\"\n");
     let ran = tripline(&args, &[], &bad);
@@ -193,7 +197,11 @@ fn test_is_0_when_every_test_holds_and_1_when_one_fails() {
     let xml = std::fs::read_to_string(&report).expect("a report");
     assert!(xml.contains("name=\"2 &lt; 3\"") && xml.contains("<failure "), "{xml}");
 
-    write(folder.path(), "r.yaml", &TESTED.replace("tests:\n  - name: '2 < 3'\n    events: [{times: 2, status_code: 403, user_id: u1}]\n", ""));
+    write(
+        folder.path(),
+        "r.yaml",
+        &TESTED.replace("tests:\n  - name: '2 < 3'\n    events: [{times: 2, status_code: 403, user_id: u1}]\n", ""),
+    );
     let ran = tripline(&["test", &path], &[], "");
     assert_eq!(ran.code, Some(1), "a run without a test shows nothing");
     assert!(ran.out.contains("no test was run"), "{}", ran.out);

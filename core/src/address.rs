@@ -135,9 +135,11 @@ fn forwarded_client(forwarded: Option<&str>, hops: usize) -> Option<String> {
     let client = forwarded?.rsplit(',').nth(hops.checked_sub(1)?)?.trim();
     let address = client.parse::<IpAddr>().ok().or_else(|| {
         // `203.0.113.9:4711` and `[2001:db8::1]:4711`, as some proxies write.
-        client.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip()).or_else(|| {
-            client.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).and_then(|inside| inside.parse().ok())
-        })
+        client
+            .parse::<std::net::SocketAddr>()
+            .ok()
+            .map(|socket| socket.ip())
+            .or_else(|| client.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).and_then(|inside| inside.parse().ok()))
     })?;
     Some(address.to_canonical().to_string())
 }

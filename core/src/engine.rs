@@ -10,7 +10,7 @@ use crate::expr::plan::{Plan, PlanRule, Scratch};
 use crate::flags::{BoundFlags, FlagSnapshot, FlagUser};
 use crate::observation::{Observation, Position};
 use crate::rule::{Action, By, Effect, Exception, Mode, Profile, Recorded, Rule, RuleSet, Severity, SignalType};
-use crate::state::{ActorState, Edge, Memory, Room, Slot};
+use crate::state::{ActorState, Edge, Memory, Room, SLOT_GRACE_MS, Slot};
 use crate::{hash, mask, resource, time};
 use serde_json::Map;
 use std::borrow::Cow;
@@ -285,7 +285,9 @@ impl Engine {
             }
             slot.window_ms = window_ms;
             let seen = rule.detector.observe(&look, &mut slot.memory);
-            slot.end_ms = slot.end_ms.max(seen.end_ms.saturating_add(once_per_ms));
+            // A slot is kept for a grace past its end; where more lateness is allowed, for that.
+            let late_ms = (look.lateness_ms - SLOT_GRACE_MS).max(0);
+            slot.end_ms = slot.end_ms.max(seen.end_ms.saturating_add(once_per_ms).saturating_add(late_ms));
             let fires = match effect {
                 Some(Effect::CountOnly) => {
                     slot.edge.on &= !seen.lapsed;
@@ -320,7 +322,8 @@ impl Engine {
             let Ok(opening) = Observation::decode_about(Ok(entity.clone()), Some(&pending.opening)) else { continue };
             let user = flag_user(&opening.event);
             let is_on = |flag: Option<usize>| flag.is_none_or(|flag| self.flags.is_on(flag, user));
-            let Some(firing) = rule.detector.due().filter(|_| rule.mode != Mode::Off && is_on(rule.flag) && is_on(self.rules.policy.master_flag))
+            let Some(firing) =
+                rule.detector.due().filter(|_| rule.mode != Mode::Off && is_on(rule.flag) && is_on(self.rules.policy.master_flag))
             else {
                 continue;
             };

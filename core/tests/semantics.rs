@@ -128,7 +128,9 @@ fn semantics_04_firings_held_back_are_counted_and_ride_on_the_next() {
 #[test]
 fn semantics_05_an_exception_spares_the_event_before_it_is_counted() {
     let except = |effect: &str| {
-        let exception = format!("{{id: checker, when: 'data.service == \"checker\"', effect: {effect}, owner: web, reason: nightly, expires: 2025-10-09}}");
+        let exception = format!(
+            "{{id: checker, when: 'data.service == \"checker\"', effect: {effect}, owner: web, reason: nightly, expires: 2025-10-09}}"
+        );
         rule(&format!("{THREE}\nexcept: [{exception}]"))
     };
     let checker = || json!({"user_id": "u", "data": {"service": "checker"}});
@@ -200,7 +202,10 @@ fn semantics_08_absence_is_certain_when_the_stream_s_time_says_so() {
     assert_eq!(world.see_by(119.0, 119.0, json!({"user_id": "b", "path": "/mfa"})).0.len(), 0);
     assert!(world.pass(149.9).is_empty(), "due after 2 minutes, certain 30 s of lateness later");
     let decisions = world.pass(150.0);
-    assert_eq!(decisions.iter().map(|d| (d.entity.id.as_str(), d.due_time.as_deref())).collect::<Vec<_>>(), [("a", Some("2025-10-09T08:55:20.000Z"))]);
+    assert_eq!(
+        decisions.iter().map(|d| (d.entity.id.as_str(), d.due_time.as_deref())).collect::<Vec<_>>(),
+        [("a", Some("2025-10-09T08:55:20.000Z"))]
+    );
     assert_eq!(decisions[0].event_id, "e0");
     assert!(world.pass(9_999.0).is_empty(), "once");
 }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use std::io;
 use std::path::{Path, PathBuf};
 use tripline_core::diagnostic::Diagnostic;
-use tripline_core::rule::{By, RuleSet};
 use tripline_core::rule::load::{self, MAX_FILE_BYTES, MAX_FILES, SourceFile};
+use tripline_core::rule::{By, RuleSet};
 
 /// A file or folder cannot be read.
 const UNREADABLE: &str = "P001";

@@ -269,7 +269,10 @@ impl Processor {
             Some(value) if value.len() > limit => {
                 Err(Rejection::new(Reason::TooLarge, format!("{} bytes, the limit is {limit} (input.max_value_bytes)", value.len())))
             }
-            value => Event::decode(value),
+            value => match self.shared.config.input.mapping_of(record.topic()) {
+                Some(mapping) => Event::decode_mapped(value, mapping),
+                None => Event::decode(value),
+            },
         }
     }
 

@@ -183,7 +183,12 @@ fn every_detector_on_four_kinds_of_entity_equals_the_engine_and_replay_whatever_
         // Killed at any moment after the first new decision, while events go on coming.
         while batches < 20 || line.read("decisions")?.len() <= before {
             batches += 1;
-            let events: Vec<Value> = (0..20).map(|_| { number += 1; event(number, &mut seed) }).collect();
+            let events: Vec<Value> = (0..20)
+                .map(|_| {
+                    number += 1;
+                    event(number, &mut seed)
+                })
+                .collect();
             let records = events.iter().map(|e| Record::new(e["user_id"].as_str().unwrap_or_default(), e.to_string()).at_ms(now_ms()));
             line.kafka.produce_all(&line.input, records)?;
             std::thread::sleep(Duration::from_millis(40 + next(&mut seed) % 40));

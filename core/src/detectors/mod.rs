@@ -204,17 +204,11 @@ pub struct Row {
     /// The keys below it.
     pub keys: &'static Keys,
     /// Reads what stands below the key. `scope` is `None` when a `let` is wrong: expressions are then not looked at.
-    pub read: fn(node: &Node, scope: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<dyn Detector>>,
+    pub read: Read,
 }
 
+/// Reads a detector's keys.
+pub type Read = fn(node: &Node, scope: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<dyn Detector>>;
+
 /// Every detector.
-pub static REGISTRY: &[Row] = &[
-    matching::ROW,
-    count::ROW,
-    rate::ROW,
-    distinct::ROW,
-    sum::ROW,
-    ratio::ROW,
-    sequence::ROW,
-    first_seen::ROW,
-];
+pub static REGISTRY: &[Row] = &[matching::ROW, count::ROW, rate::ROW, distinct::ROW, sum::ROW, ratio::ROW, sequence::ROW, first_seen::ROW];

@@ -5,8 +5,8 @@ use super::fields::{Fields, Keys, duration, map, name, not_yet, shown, text, tru
 use super::report::{Report, did_you_mean};
 use super::rule::expression;
 use super::tree::{Entry, Node, Tree};
-use crate::expr::Scope;
 use crate::detectors::{Detector, MAX_WITHIN_MS, REGISTRY, Row};
+use crate::expr::Scope;
 use crate::rule::{Recorded, Rhythm, Signal, SignalType};
 
 /// The most values recorded with a decision.
@@ -114,7 +114,12 @@ fn read_metadata(
     recorded.into_iter().collect()
 }
 
-fn read_recorded(entry: &Entry, detector: Option<&dyn Detector>, scope: Option<&Scope>, report: &mut Report<'_>) -> Option<(String, Recorded)> {
+fn read_recorded(
+    entry: &Entry,
+    detector: Option<&dyn Detector>,
+    scope: Option<&Scope>,
+    report: &mut Report<'_>,
+) -> Option<(String, Recorded)> {
     let recorded = match &entry.value.value {
         Tree::Text(variable) if variable.starts_with('$') => {
             let known = [("$count", Recorded::Count), ("$window_seconds", Recorded::WindowSeconds), ("$value", Recorded::Value)];

@@ -3,8 +3,8 @@
 use super::codes;
 use super::fields::{Fields, Keys, check_name, duration, list, map, name, not_yet, of_setting, shown, text, truth, whole, word};
 use super::report::{Report, did_you_mean};
-use super::tree::{Node, Tree};
 use super::rule::expression_text;
+use super::tree::{Node, Tree};
 use crate::expr::{Scope, check_predicates};
 use crate::rule::{Action, ActionRow, Category, Decide, FlagDecl, Policy, Profile, Severity};
 use std::collections::BTreeMap;
@@ -83,7 +83,11 @@ pub fn read_lists(document: &Node, lists: &mut BTreeMap<String, Vec<String>>, re
             report.problem(codes::LIMIT, entry.at, message, None);
             continue;
         }
-        let values = items.iter().filter_map(|item| text(item, "a value of a list", report)).map(str::to_owned).collect();
+        let value = |item: &Node| match item.value {
+            Tree::Int(number) => Some(number.to_string()),
+            _ => text(item, "a value of a list", report).map(str::to_owned),
+        };
+        let values = items.iter().filter_map(value).collect();
         if lists.insert(entry.key.clone(), values).is_some() {
             report.problem(codes::DUPLICATE, entry.at, format!("the list `{}` is declared twice", entry.key), None);
         }

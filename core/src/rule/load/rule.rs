@@ -8,9 +8,9 @@ use super::pack::flag_index;
 use super::report::Report;
 use super::tree::{Node, Tree};
 use crate::detectors::Detector;
+use crate::entity::{EntityKind, MAX_PARTS, PARTS};
 use crate::expr::{Expr, Scope, name_problem};
 use crate::hash;
-use crate::entity::{EntityKind, MAX_PARTS, PARTS};
 use crate::rule::{By, Effect, Exception, FlagDecl, Meta, Mode, Rule, Signal};
 use crate::time;
 use crate::value::Type;
@@ -26,8 +26,27 @@ pub const DEFAULT_PER: usize = 64;
 pub const RULE: Keys = Keys {
     what: "a rule",
     known: &[
-        "schema", "kind", "id", "version", "state", "title", "status", "mode", "flag", "meta", "on", "let", "when", "by", "per", "per_max",
-        "detect", "signal", "except", "include_own_blocks", "tests",
+        "schema",
+        "kind",
+        "id",
+        "version",
+        "state",
+        "title",
+        "status",
+        "mode",
+        "flag",
+        "meta",
+        "on",
+        "let",
+        "when",
+        "by",
+        "per",
+        "per_max",
+        "detect",
+        "signal",
+        "except",
+        "include_own_blocks",
+        "tests",
     ],
     later: &["rollout"],
 };
@@ -131,7 +150,8 @@ pub fn read_rule(document: &Node, pack: Pack<'_>, report: &mut Report<'_>) -> Op
 fn check_cost(fields: &Fields<'_>, detector: &dyn Detector, signal: &Signal, sub_keys: usize, report: &mut Report<'_>) {
     let bytes = crate::lint::cost::bytes(detector, signal.once_per_ms, sub_keys);
     if bytes > crate::lint::cost::MAX_RULE_BYTES {
-        let message = format!("the rule may remember {bytes} bytes of one entity, at most {} are allowed", crate::lint::cost::MAX_RULE_BYTES);
+        let message =
+            format!("the rule may remember {bytes} bytes of one entity, at most {} are allowed", crate::lint::cost::MAX_RULE_BYTES);
         let help = "lower `per_max` or the detector's threshold".to_owned();
         report.problem(codes::LIMIT, fields.key_at("detect"), message, Some(help));
     }

@@ -89,10 +89,7 @@ fn comments_and_empty_documents_are_not_rules() {
 
 #[test]
 fn parts_of_the_format_that_are_missing_say_so() {
-    for (line, what) in [
-        ("by: route", "`by: route`"),
-        ("rollout: {percent: 5}", "`rollout` in a rule"),
-    ] {
+    for (line, what) in [("by: route", "`by: route`"), ("rollout: {percent: 5}", "`rollout` in a rule")] {
         let found = problems(&format!("{RULE}{line}\n"));
         assert!(found.starts_with("R007") && found.contains(&format!("{what} is not available yet")), "{line}: {found}");
     }

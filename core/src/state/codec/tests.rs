@@ -37,8 +37,12 @@ fn run() -> impl Strategy<Value = Run> {
 }
 
 fn pending() -> impl Strategy<Value = Pending> {
-    (any::<u64>(), time(), time(), proptest::collection::vec(any::<u8>(), 0..40))
-        .prop_map(|(join, opened_ms, due_ms, opening)| Pending { join, opened_ms, due_ms, opening: opening.into() })
+    (any::<u64>(), time(), time(), proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(join, opened_ms, due_ms, opening)| Pending {
+        join,
+        opened_ms,
+        due_ms,
+        opening: opening.into(),
+    })
 }
 
 fn memory() -> impl Strategy<Value = Memory> {
@@ -47,8 +51,11 @@ fn memory() -> impl Strategy<Value = Memory> {
         (time(), any::<u32>()).prop_map(|(end_ms, count)| Memory::Fixed { end_ms, count }),
         (times(68), proptest::collection::vec(ring(), 0..3)).prop_map(|(times_ms, rings)| Memory::Window { times_ms, rings }),
         times(68).prop_map(|times_ms| Memory::Distinct { values: times_ms.iter().map(|t| *t as u64 * 77).collect(), times_ms }),
-        (any::<i64>(), any::<bool>(), times(64))
-            .prop_map(|(arrival_us, exceeded, recent_ms)| Memory::Rate { arrival_us, exceeded, recent_ms }),
+        (any::<i64>(), any::<bool>(), times(64)).prop_map(|(arrival_us, exceeded, recent_ms)| Memory::Rate {
+            arrival_us,
+            exceeded,
+            recent_ms
+        }),
         (proptest::collection::vec(run(), 0..4), proptest::collection::vec(pending(), 0..4))
             .prop_map(|(runs, pending)| Memory::Sequence { runs, pending }),
         (time(), maybe_time(), proptest::collection::vec((any::<u32>(), time()), 0..64)).prop_map(|(since_ms, diverse_until_ms, known)| {
