@@ -171,3 +171,35 @@ fn completions_know_the_verbs() {
     assert_eq!(ran.code, Some(0));
     assert!(ran.out.contains("replay") && ran.out.contains("--strict"));
 }
+
+const TESTED: &str = "schema: 1\nid: http.refused\nversion: 1\ntitle: Refused often\nmode: enforce\non: http_request\nwhen: status_code == 403\n\
+    detect: {count: {at_least: 2, within: 5m}}\nsignal: {type: refused}\ntests:\n  - name: '2 < 3'\n    events: [{times: 2, status_code: 403, user_id: u1}]\n";
+
+#[test]
+fn test_is_0_when_every_test_holds_and_1_when_one_fails() {
+    let ran = tripline(&["test", "config/packs/anomaly-infra"], &[], "");
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("6 rules, 0 untested; 12 tests: 12 ok, 0 failed, 0 not run"), "{}", ran.out);
+    assert_eq!(tripline(&["test", "config/packs/anomaly-infra", "--strict"], &[], "").code, Some(1), "its warnings are findings");
+    assert_eq!(tripline(&["test", "config/packs/anomaly-infra", "--rule", "http.nowhere"], &[], "").code, Some(2));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    let report = folder.path().join("report.xml").display().to_string();
+    write(folder.path(), "r.yaml", &format!("{TESTED}    expect: nothing\n"));
+    let ran = tripline(&["test", &path, "--junit", &report], &[], "");
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.out.contains("plain: not expected: a signal about user:u1 at 1s, refused (2 in 5m)"), "{}", ran.out);
+    let xml = std::fs::read_to_string(&report).expect("a report");
+    assert!(xml.contains("name=\"2 &lt; 3\"") && xml.contains("<failure "), "{xml}");
+
+    write(folder.path(), "r.yaml", &TESTED.replace("tests:\n  - name: '2 < 3'\n    events: [{times: 2, status_code: 403, user_id: u1}]\n", ""));
+    let ran = tripline(&["test", &path], &[], "");
+    assert_eq!(ran.code, Some(1), "a run without a test shows nothing");
+    assert!(ran.out.contains("no test was run"), "{}", ran.out);
+
+    write(folder.path(), "r.yaml", TESTED);
+    let ran = tripline(&["test", &path], &[], "");
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.contains("`expect` is missing in a test"), "{}", ran.err);
+}

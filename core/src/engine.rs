@@ -204,6 +204,7 @@ impl Engine {
                 rule.mode != Mode::Off
                     && counts(rule, observation)
                     && (rule.include_own_blocks || !own_block)
+                    && rule.detector.takes(event)
                     && rule.flag.is_none_or(|flag| self.flags.is_on(flag, user))
             };
             self.plan.select(event, &mut selection.scratch, &mut selection.rules);

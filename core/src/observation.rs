@@ -228,7 +228,8 @@ mod tests {
     fn an_opening_has_no_headers_and_its_data_is_masked() {
         let bytes = br#"{"event_id":"e1","event_time":1760000000000,"event_type":"t","path":"/a","headers":{"cookie":"c"},
             "data":{"order":7,"card":{"number":"4111"}}}"#;
-        let observation = Observation::new(Event::decode(Some(bytes)).unwrap(), Entity::actor(Some("u1"), None), &position(), 1_760_000_000_500);
+        let observation =
+            Observation::new(Event::decode(Some(bytes)).unwrap(), Entity::actor(Some("u1"), None), &position(), 1_760_000_000_500);
         let opening = observation.opening();
         let read = Observation::decode_about(Ok(observation.entity.clone()), Some(&opening)).unwrap();
         assert_eq!(read.event.data, *serde_json::json!({"order": 7, "card": "***"}).as_object().unwrap());

@@ -142,7 +142,11 @@ impl Findings {
         self.costs.iter().for_each(|(costs, _)| text.push_str(costs));
         self.good.iter().for_each(|good| text.push_str(&format!("ok: {good}\n")));
         self.warnings.iter().for_each(|warning| text.push_str(&format!("warning: {warning}\n")));
-        text.push_str(&format!("{}, {}\n", count(self.problems.len() + self.lint.problems.len(), "problem"), count(self.warnings.len() + self.lint.warnings.len(), "warning")));
+        text.push_str(&format!(
+            "{}, {}\n",
+            count(self.problems.len() + self.lint.problems.len(), "problem"),
+            count(self.warnings.len() + self.lint.warnings.len(), "warning")
+        ));
         text
     }
 

@@ -1,129 +1,142 @@
 //! # count
 //!
-//! **What it detects.** At least K events within a time. **Why it matters.** Guessing, scanning and bursts are many of
-//! something ordinary. **Signals.** On the edge (once, when the K-th event comes; again after the count fell below K, or
-//! `once_per` later while it stays), or on every event at and past the threshold. **Tuning.** K from what normal actors
-//! do at their busiest (p99.9), the window from how slow an attacker can afford to be.
+//! **What it detects.** At least K events within a time; with several windows, all of them at once (`all_of`) or any of them
+//! (`any_of`). **Why it matters.** Guessing, scanning and bursts are many of something ordinary; a short and a long window
+//! together tell a burst that goes on from one that is over. **Signals.** On the edge (once, when the K-th event comes; again
+//! after the count fell below K, or `once_per` later while it stays), or on every event at and past the threshold.
+//! **Tuning.** K from what normal actors do at their busiest (p99.9), the window from how slow an attacker can afford to be.
 //! **Example.** `detect: { count: { at_least: 20, within: 60s } }`.
 //!
-//! Sliding windows are `(t - within, t]` and exact: the newest K times decide whether K events lie in a window, whatever
-//! came before them. [`SPARE`] more are kept for events that arrive out of order. Fixed windows start with their first hit
-//! and run in arrival order, as anomaly-infra's counters do.
+//! Sliding windows are `(t - within, t]`: exact up to a threshold of 64, in [buckets](super::buckets) above it ([`sliding`]).
+//! Fixed windows start with their first hit and run in arrival order, as anomaly-infra's counters do.
 
-use super::{Detector, Figure, Firing, Look, Row, Seen};
+mod sliding;
+#[cfg(test)]
+mod tests;
+
+use super::{Detector, Figure, Firing, Look, MAX_WITHIN_MS, Row, Seen};
 use crate::expr::Scope;
 use crate::rule::Rhythm;
 use crate::rule::load::codes;
-use crate::rule::load::fields::{Fields, Keys, duration, of_setting, whole, word};
+use crate::rule::load::fields::{Fields, Keys, duration, list, of_setting, whole, word};
 use crate::rule::load::report::Report;
 use crate::rule::load::tree::{Node, Tree};
 use crate::state::{Memory, Room};
+use crate::time::format_duration_ms;
+use sliding::{Fit, MAX_EXACT, Sliding, Span};
 
 /// The row of the registry.
 pub const ROW: Row = Row { name: "count", keys: &KEYS, read };
 
-const KEYS: Keys = Keys { what: "`count`", known: &["at_least", "within", "window", "firing"], later: &["all_of", "any_of"] };
+const KEYS: Keys = Keys { what: "`count`", known: &["at_least", "within", "window", "firing", "all_of", "any_of"], later: &[] };
+const ALL_OF: Keys = Keys { what: "a window of `all_of`", known: &["at_least", "within"], later: &[] };
+const ANY_OF: Keys = Keys { what: "a window of `any_of`", known: &["at_least", "within"], later: &["points"] };
 
 /// Times kept beyond the threshold, so that a straggler does not push out one that still decides.
 pub const SPARE: usize = 4;
-/// The highest threshold of a sliding window, which is exact.
-pub const MAX_SLIDING: i64 = 64;
-/// The highest threshold of a fixed window.
-pub const MAX_FIXED: i64 = 1_000_000;
+/// The highest threshold.
+pub const MAX_AT_LEAST: i64 = 1_000_000;
+/// The most windows of one rule.
+pub const MAX_WINDOWS: usize = 8;
 
-/// How the window is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Window {
-    /// `(t - within, t]`, exact.
-    Sliding,
+    /// `(t - within, t]`, one or several.
+    Sliding(Sliding),
     /// Starts with the first hit and ends `within` later; the next hit starts a new one. In arrival order.
-    Fixed,
+    Fixed(Span),
 }
 
 #[derive(Debug)]
 struct Count {
-    at_least: u32,
-    within_ms: i64,
     window: Window,
     rhythm: Rhythm,
 }
 
 fn read(node: &Node, _: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<dyn Detector>> {
     let fields = Fields::open(node, &KEYS, report)?;
-    let within_ms = fields.need("within", report).and_then(|n| duration(n, "`within`", super::MAX_WITHIN_MS, report));
-    let window = fields
-        .get("window")
-        .map_or(Some(Window::Sliding), |n| word(n, "`window`", &[("sliding", Window::Sliding), ("fixed", Window::Fixed)], report));
     let rhythm = fields
         .get("firing")
         .map_or(Some(Rhythm::Edge), |n| word(n, "`firing`", &[("edge", Rhythm::Edge), ("every", Rhythm::Every)], report));
-    let at_least = fields.need("at_least", report).and_then(|n| at_least(n, window?, report));
-    Some(Box::new(Count { at_least: at_least?, within_ms: within_ms?, window: window?, rhythm: rhythm? }))
-}
-
-fn at_least(node: &Node, window: Window, report: &mut Report<'_>) -> Option<u32> {
-    let limit = match window {
-        Window::Sliding => MAX_SLIDING,
-        Window::Fixed => MAX_FIXED,
-    };
-    match node.value {
-        Tree::Int(given) if given > limit && window == Window::Sliding => {
-            let message = format!("`at_least` is {given}{}, a sliding window is exact up to {MAX_SLIDING}", of_setting(node));
-            report.problem(codes::RANGE, node.at, message, Some("write `window: fixed` for a higher threshold".into()));
+    let window = match (fields.get("all_of"), fields.get("any_of")) {
+        (None, None) => one_window(&fields, report),
+        (Some(windows), None) => several(&fields, windows, "all_of", report),
+        (None, Some(windows)) => several(&fields, windows, "any_of", report),
+        (Some(_), Some(_)) => {
+            report.problem(codes::CONTRADICTION, fields.key_at("any_of"), "`all_of` and `any_of` exclude each other", None);
             None
         }
+    };
+    Some(Box::new(Count { window: window?, rhythm: rhythm? }))
+}
+
+/// `at_least`, `within` and perhaps `window`.
+fn one_window(fields: &Fields<'_>, report: &mut Report<'_>) -> Option<Window> {
+    let is_fixed = fields.get("window").map_or(Some(false), |n| word(n, "`window`", &[("sliding", false), ("fixed", true)], report));
+    let span = span(fields, is_fixed == Some(true), report);
+    Some(if is_fixed? { Window::Fixed(span?) } else { Window::Sliding(Sliding { windows: vec![span?], fit: Fit::All }) })
+}
+
+/// `all_of` or `any_of`.
+fn several(fields: &Fields<'_>, node: &Node, key: &str, report: &mut Report<'_>) -> Option<Window> {
+    for other in ["at_least", "within", "window"] {
+        if fields.get(other).is_some() {
+            let message = format!("`{other}` and `{key}` exclude each other");
+            report.problem(codes::CONTRADICTION, fields.key_at(other), message, Some(format!("each window of `{key}` has its own")));
+        }
+    }
+    let items = list(node, &format!("`{key}`"), report)?;
+    if !(1..=MAX_WINDOWS).contains(&items.len()) {
+        let message = format!("`{key}` has {} windows{}, it must have 1 to {MAX_WINDOWS}", items.len(), of_setting(node));
+        report.problem(codes::RANGE, node.at, message, None);
+        return None;
+    }
+    let (keys, fit) = if key == "all_of" { (&ALL_OF, Fit::All) } else { (&ANY_OF, Fit::Any) };
+    let spans: Vec<_> = items.iter().map(|item| span(&Fields::open(item, keys, report)?, false, report)).collect();
+    Some(Window::Sliding(Sliding { windows: spans.into_iter().collect::<Option<_>>()?, fit }))
+}
+
+fn span(fields: &Fields<'_>, is_fixed: bool, report: &mut Report<'_>) -> Option<Span> {
+    let within = fields.need("within", report);
+    let within_ms = within.and_then(|n| duration(n, "`within`", MAX_WITHIN_MS, report));
+    let at_least = fields.need("at_least", report).and_then(|n| at_least(n, report));
+    let span = Span { at_least: at_least?, within_ms: within_ms? };
+    if !is_fixed && span.is_big() && span.within_ms < Span::LEAST_BIG_MS {
+        let (given, least) = (format_duration_ms(span.within_ms), format_duration_ms(Span::LEAST_BIG_MS));
+        let message = format!("`within` is {given}, at least {least} are needed for a threshold above {MAX_EXACT}");
+        report.problem(codes::RANGE, within?.at, message, Some("such a window is kept in 60 buckets of 1ms or more".into()));
+        return None;
+    }
+    Some(span)
+}
+
+fn at_least(node: &Node, report: &mut Report<'_>) -> Option<u32> {
+    match node.value {
         Tree::Int(given) if given < 1 => {
-            let message = format!("`at_least` is {given}{}, it must be 1 to {limit}", of_setting(node));
+            let message = format!("`at_least` is {given}{}, it must be 1 to {MAX_AT_LEAST}", of_setting(node));
             report.problem(codes::RANGE, node.at, message, Some("1 fires on every event that passes `when`".into()));
             None
         }
-        _ => whole(node, "`at_least`", 1..=limit, report).and_then(|n| u32::try_from(n).ok()),
+        _ => whole(node, "`at_least`", 1..=MAX_AT_LEAST, report).and_then(|n| u32::try_from(n).ok()),
     }
 }
 
-impl Count {
-    fn firing(&self, count: u64) -> Firing {
-        Firing { count, within_ms: self.within_ms, figure: Figure::Events }
-    }
-
-    fn fixed(&self, at_ms: i64, memory: &mut Memory) -> Seen {
-        let (now, end_ms) = match memory {
-            Memory::Fixed { end_ms, count } if at_ms < *end_ms => {
-                *count = count.saturating_add(1);
-                (*count, *end_ms)
-            }
-            _ => {
-                let end_ms = at_ms.saturating_add(self.within_ms);
-                *memory = Memory::Fixed { end_ms, count: 1 };
-                (1, end_ms)
-            }
-        };
-        let met = now >= self.at_least;
-        Seen { lapsed: now <= self.at_least, firing: met.then(|| self.firing(now.into())), holds: met, end_ms, room: Room::Free }
-    }
-
-    fn sliding(&self, at_ms: i64, times_ms: &mut Vec<i64>) -> Seen {
-        let k = self.at_least as usize;
-        let window = |end_ms: i64, times: &[i64]| {
-            times.partition_point(|t| *t <= end_ms) - times.partition_point(|t| *t <= end_ms.saturating_sub(self.within_ms))
-        };
-        let newest_ms = times_ms.last().copied().unwrap_or(i64::MIN);
-        let lapsed = at_ms >= newest_ms && window(at_ms, times_ms) < k;
-        let at = times_ms.partition_point(|t| *t <= at_ms);
-        times_ms.insert(at, at_ms);
-        // A straggler completes a window that ends at a later event: look at each stored window that contains it.
-        let completed = times_ms[at..]
-            .iter()
-            .take_while(|end| at_ms > end.saturating_sub(self.within_ms))
-            .map(|end| window(*end, times_ms))
-            .max()
-            .unwrap_or(0);
-        let holds = window(at_ms.max(newest_ms), times_ms) >= k;
-        let surplus = times_ms.len().saturating_sub(k + SPARE);
-        times_ms.drain(..surplus);
-        let firing = (completed >= k).then(|| self.firing(completed as u64));
-        Seen { lapsed, firing, holds, end_ms: at_ms.saturating_add(self.within_ms), room: Room::Free }
-    }
+/// Counts an event in a fixed window.
+fn fixed(span: Span, at_ms: i64, memory: &mut Memory) -> Seen {
+    let (now, end_ms) = match memory {
+        Memory::Fixed { end_ms, count } if at_ms < *end_ms => {
+            *count = count.saturating_add(1);
+            (*count, *end_ms)
+        }
+        _ => {
+            let end_ms = at_ms.saturating_add(span.within_ms);
+            *memory = Memory::Fixed { end_ms, count: 1 };
+            (1, end_ms)
+        }
+    };
+    let met = now >= span.at_least;
+    let firing = Firing { count: now.into(), within_ms: span.within_ms, figure: Figure::Events };
+    Seen { lapsed: now <= span.at_least, firing: met.then_some(firing), holds: met, end_ms, room: Room::Free }
 }
 
 impl Detector for Count {
@@ -132,18 +145,23 @@ impl Detector for Count {
     }
 
     fn memory(&self) -> Option<Memory> {
-        Some(Memory::Window { times_ms: Vec::new(), rings: Vec::new() })
+        Some(match &self.window {
+            Window::Sliding(sliding) => sliding.memory(),
+            // A window that is over: the first hit starts one.
+            Window::Fixed(_) => Memory::Fixed { end_ms: i64::MIN, count: 0 },
+        })
     }
 
     fn observe(&self, look: &Look<'_>, memory: &mut Memory) -> Seen {
-        if self.window == Window::Fixed {
-            return self.fixed(look.at_ms, memory);
-        }
+        let sliding = match &self.window {
+            Window::Fixed(span) => return fixed(*span, look.at_ms, memory),
+            Window::Sliding(sliding) => sliding,
+        };
         if !matches!(memory, Memory::Window { .. }) {
-            *memory = Memory::Window { times_ms: Vec::new(), rings: Vec::new() };
+            *memory = sliding.memory();
         }
-        let Memory::Window { times_ms, .. } = memory else { unreachable!("it was made a window") };
-        self.sliding(look.at_ms, times_ms)
+        let Memory::Window { times_ms, rings } = memory else { unreachable!("it was made a window") };
+        sliding.observe(look, times_ms, rings)
     }
 
     fn rhythm(&self) -> Rhythm {
@@ -151,17 +169,20 @@ impl Detector for Count {
     }
 
     fn cools_down(&self) -> bool {
-        self.window == Window::Sliding
+        matches!(self.window, Window::Sliding(_))
     }
 
     fn window_ms(&self) -> i64 {
-        self.within_ms
+        match &self.window {
+            Window::Sliding(sliding) => sliding.longest_ms(),
+            Window::Fixed(span) => span.within_ms,
+        }
     }
 
     fn most_bytes(&self) -> usize {
-        match self.window {
-            Window::Fixed => 12,
-            Window::Sliding => (self.at_least as usize + SPARE) * 5 + 2,
+        match &self.window {
+            Window::Sliding(sliding) => sliding.most_bytes(),
+            Window::Fixed(_) => 12,
         }
     }
 }

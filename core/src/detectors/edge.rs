@@ -11,7 +11,8 @@ use crate::state::Edge;
 /// the one before.
 pub fn take(edge: &mut Edge, seen: &Seen, rhythm: Rhythm, at_ms: i64, once_per_ms: i64) -> Option<u32> {
     let was_on = edge.on && !seen.lapsed;
-    edge.on = seen.holds;
+    // What held without firing (an exception only counted it) is no edge yet: the next event that fires is.
+    edge.on = seen.holds && (was_on || seen.firing.is_some());
     seen.firing?;
     if rhythm == Rhythm::Every {
         return Some(0);

@@ -8,12 +8,19 @@
 //! looks again at the windows that contain it. What it remembers is bounded; where that makes it less than exact, its
 //! own page says by how much, and on which side: never a firing that counting by hand would not give.
 
+pub mod buckets;
 pub mod count;
+pub mod distinct;
 pub mod edge;
 pub mod first_seen;
+pub mod fixed_point;
 pub mod matching;
 pub mod rate;
+pub mod ratio;
 pub mod sequence;
+pub mod sum;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod trial;
 mod tuple;
@@ -177,6 +184,12 @@ pub trait Detector: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Whether it takes an event that passes `when`: not if the event lacks what is counted. An event that is not taken does
+    /// not concern the rule.
+    fn takes(&self, _: &Event<'_>) -> bool {
+        true
+    }
+
     /// What a time that has come means: the firing of what waited. Only asked of detectors whose memory waits.
     fn due(&self) -> Option<Firing> {
         None
@@ -195,4 +208,13 @@ pub struct Row {
 }
 
 /// Every detector.
-pub static REGISTRY: &[Row] = &[matching::ROW, count::ROW, rate::ROW, sequence::ROW, first_seen::ROW];
+pub static REGISTRY: &[Row] = &[
+    matching::ROW,
+    count::ROW,
+    rate::ROW,
+    distinct::ROW,
+    sum::ROW,
+    ratio::ROW,
+    sequence::ROW,
+    first_seen::ROW,
+];

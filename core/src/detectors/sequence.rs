@@ -11,7 +11,8 @@
 //! Other events may lie between the steps. What is kept is the latest start of a way to each position ([`run`]): of all ways
 //! to a position the one that started last is the last to leave the window, so it decides, and no other need be remembered.
 //! In order that is exact. Events of the allowed lateness, at most [`run::MAX_RECENT`], are kept beside it; a straggler is put
-//! in its place and what follows is computed again. What waits for an answer is in [`absence`].
+//! in its place and what follows is computed again: exact, while they fit. One that is older than all that is kept of a full
+//! list is not counted. What waits for an answer is in [`absence`].
 
 mod absence;
 mod load;
@@ -31,7 +32,8 @@ pub const ROW: Row = Row { name: "sequence", keys: &load::KEYS, read: load::read
 #[cfg(test)]
 pub(crate) use load::{STEP, THEN_ABSENT};
 
-/// The most runs, one for each value of the join fields, that are kept at a time.
+/// The most runs, one for each value of the join fields, that are kept at a time. Of more, one that has not begun (it only
+/// helps stragglers) goes first, then the one that moved longest ago.
 pub const MAX_RUNS: usize = 4;
 /// The bit of an event that `then_absent` waits for, in [`crate::state::Step::matches`].
 const ANSWER: u16 = 1 << 14;
@@ -83,19 +85,16 @@ impl Sequence {
         let completions = self.ladder.take(&mut run, at_ms, matches);
         let mut room = Room::Free;
         if let Some(absence) = &self.then_absent {
-            if matches & ANSWER != 0 {
-                absence.answer(join, at_ms, pending);
-            }
             absence.forget(settled_ms, pending);
-            room = absence.follow(look, &run, &completions, pending);
+            room = absence.follow(look, matches & ANSWER != 0, &run, &completions, pending);
         }
         runs.insert(runs.partition_point(|other| other.join < join), run);
         runs.iter_mut().for_each(|run| self.ladder.settle(run, settled_ms, look.lateness_ms == 0));
         runs.retain(|run| !run.recent.is_empty() || !run.starts_ms.is_empty());
         if runs.len() > MAX_RUNS
-            && let Some(oldest) = (0..runs.len()).min_by_key(|at| runs[*at].newest_ms)
+            && let Some(oldest) = (0..runs.len()).min_by_key(|at| (self.ladder.is_under_way(&runs[*at]), runs[*at].newest_ms))
+            && self.ladder.is_under_way(&runs.remove(oldest))
         {
-            runs.remove(oldest);
             room = Room::Dropped;
         }
         let last_due_ms = pending.iter().map(|p| p.due_ms).max().unwrap_or(i64::MIN);

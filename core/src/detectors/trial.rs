@@ -18,7 +18,10 @@ pub fn pack(detect: &str, signal: &str, more: &str) -> Result<RuleSet, String> {
         "schema: 1\nid: a.rule\nversion: 1\ntitle: A rule\nmode: signal\non: any\ndetect: {{{detect}}}\nsignal: {{type: found{signal}}}\n{more}"
     );
     let problems = |found: Vec<crate::diagnostic::Diagnostic>| {
-        found.iter().map(|d| format!("{} {}{}\n", d.code, d.message, d.help.as_ref().map(|h| format!(" | {h}")).unwrap_or_default())).collect()
+        found
+            .iter()
+            .map(|d| format!("{} {}{}\n", d.code, d.message, d.help.as_ref().map(|h| format!(" | {h}")).unwrap_or_default()))
+            .collect()
     };
     load(&[SourceFile { name: "r.yaml".into(), text }], &serde_json::Map::new()).map_err(problems)
 }

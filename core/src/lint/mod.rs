@@ -116,7 +116,12 @@ fn exceptions(rule: &Rule, places: &Places, now_ms: i64, findings: &mut Findings
         match exception.expires_ms {
             None => {
                 let message = format!("the exception `{}` of {} never ends", exception.id, rule.id);
-                findings.warn(codes::ENDLESS_EXCEPTION, at(""), message, Some("say when it is to be looked at again: `expires: 2027-01-31`"));
+                findings.warn(
+                    codes::ENDLESS_EXCEPTION,
+                    at(""),
+                    message,
+                    Some("say when it is to be looked at again: `expires: 2027-01-31`"),
+                );
             }
             Some(end_ms) if now_ms >= end_ms => {
                 let message = format!("the exception `{}` of {} has expired: it spares nothing any more", exception.id, rule.id);

@@ -37,15 +37,35 @@ fn a_good_rule_gets_no_word() {
 fn each_thing_is_told_at_its_place() {
     for (from, to, expected) in [
         ("expect: [{by: 1s}]", "expect: nothing", "W001 r.yaml:12:1 http.refused has no test in which it fires\n"),
-        ("{status_code: 403, user_id: u}], expect: nothing", "{times: 2, status_code: 403, user_id: u}], expect: [{by: 1s}]", "W002 r.yaml:12:1 http.refused has no test in which it stays quiet (`expect: nothing`)\n"),
-        ("owner: a, goal: b, blind_spots: [c]", "goal: b, blind_spots: [' ']", "W003 r.yaml:6:1 http.refused does not say its owner, blind_spots in `meta`\n"),
-        ("attack.discovery", "attack.dicsovery", "W004 r.yaml:6:63 `attack.dicsovery` is no tactic and no id of ATT&CK\n"),
+        (
+            "{status_code: 403, user_id: u}], expect: nothing",
+            "{times: 2, status_code: 403, user_id: u}], expect: [{by: 1s}]",
+            "W002 r.yaml:12:1 http.refused has no test in which it stays quiet (`expect: nothing`)\n",
+        ),
+        (
+            "owner: a, goal: b, blind_spots: [c]",
+            "goal: b, blind_spots: [' ']",
+            "W003 r.yaml:6:1 http.refused does not say its owner, blind_spots in `meta`\n",
+        ),
+        ("attack.discovery", "attack.dicsovery", "W004 r.yaml:6:64 `attack.dicsovery` is no tactic and no id of ATT&CK\n"),
         (", expires: '2027-01-15'", "", "W005 r.yaml:11:10 the exception `ours` of http.refused never ends\n"),
-        ("expires: '2027-01-15'", "expires: '2027-01-14'", "problem W006 r.yaml:11:71 the exception `ours` of http.refused has expired: it spares nothing any more\n"),
-        ("when: status_code == 403", "let: {idle: 'true'}\nwhen: status_code == 403", "W007 r.yaml:8:7 no expression names the `let` `idle`\n"),
-        ("review_by: '2027-01-15'", "review_by: soon", "W009 r.yaml:6:82 `review_by` of http.refused is no day\n"),
-        ("review_by: '2027-01-15'", "review_by: '2027-01-14'", "W009 r.yaml:6:82 http.refused was to be looked at again by 2027-01-14\n"),
-        ("within: 5m", "within: 8d", "W010 r.yaml:9:1 http.refused looks back 8d, and observations are kept for 7d: it cannot be checked against them\n"),
+        (
+            "expires: '2027-01-15'",
+            "expires: '2027-01-14'",
+            "problem W006 r.yaml:11:69 the exception `ours` of http.refused has expired: it spares nothing any more\n",
+        ),
+        (
+            "when: status_code == 403",
+            "let: {idle: 'true'}\nwhen: status_code == 403",
+            "W007 r.yaml:8:7 no expression names the `let` `idle`\n",
+        ),
+        ("review_by: '2027-01-15'", "review_by: soon", "W009 r.yaml:6:83 `review_by` of http.refused is no day\n"),
+        ("review_by: '2027-01-15'", "review_by: '2027-01-14'", "W009 r.yaml:6:83 http.refused was to be looked at again by 2027-01-14\n"),
+        (
+            "within: 5m",
+            "within: 8d",
+            "W010 r.yaml:9:1 http.refused looks back 8d, and observations are kept for 7d: it cannot be checked against them\n",
+        ),
         ("mode: alert", "mode: off", "W012 r.yaml:5:1 http.refused is off: it cannot fire, and its tests do not run\n"),
         ("when: status_code == 403", "when: false", "W012 r.yaml:8:1 `when` of http.refused is always false: it cannot fire\n"),
     ] {
@@ -58,7 +78,10 @@ fn lists_and_flags_that_nothing_names_are_told() {
     let more = "---\nschema: 1\nkind: lists\nlists: {idle: [a]}\n---\nschema: 1\nkind: flags\nflags: [{name: IDLE}, {name: MASTER}, {name: ALERTING}, {name: OWN}]\n\
         ---\nschema: 1\nkind: policy\nid: p\nversion: 1\ndetection_flag: MASTER\nactions: [{do: alert, at: 1, flag: ALERTING}]\n";
     let found = findings(&format!("{GOOD}flag: OWN\n{more}"), THEN);
-    assert_eq!(found, "W007 r.yaml:19:9 no expression names the list `idle`\nW008 r.yaml:23:9 neither a rule nor the policy names the flag IDLE\n");
+    assert_eq!(
+        found,
+        "W007 r.yaml:19:9 no expression names the list `idle`\nW008 r.yaml:23:9 neither a rule nor the policy names the flag IDLE\n"
+    );
 }
 
 #[test]
@@ -74,10 +97,13 @@ fn the_budget_is_told_with_its_figures() {
     let total = costs.kinds["user"];
     assert_eq!(total, per_slot * 1_000 + 44 + 8 * 16);
     for kind in ["ip", "user"] {
-        assert!(found.contains(&format!(
-            "W011 r.yaml:11:1 the state of one `{kind}` may take {total} bytes, more than 65536; http.refused takes {} of them\n",
-            per_slot * 1_000
-        )), "{found}");
+        assert!(
+            found.contains(&format!(
+                "W011 r.yaml:11:1 the state of one `{kind}` may take {total} bytes, more than 65536; http.refused takes {} of them\n",
+                per_slot * 1_000
+            )),
+            "{found}"
+        );
     }
     assert_eq!(findings(GOOD, Circumstances { budget_bytes: 1_000_000, ..THEN }), "");
 }

@@ -215,7 +215,7 @@ fn encode_memory(out: &mut Vec<u8>, base: i64, memory: &Memory) {
             times(out, base, times_ms);
             varint(out, rings.len() as u64);
             for ring in rings {
-                signed(out, ring.width_ms);
+                signed(out, ring.within_ms);
                 varint(out, ring.cells.len() as u64);
                 let mut before = 0;
                 for cell in &ring.cells {
@@ -316,14 +316,14 @@ fn decode_memory(input: &mut Input<'_>, kind: u8, base: i64) -> Result<Memory, S
 }
 
 fn decode_ring(input: &mut Input<'_>) -> Result<Ring, StateError> {
-    let width_ms = input.signed()?;
+    let within_ms = input.signed()?;
     let mut before = 0;
     let cells = (0..input.length(3)?).map(|_| {
         let index = input.time(before)?;
         before = index;
         Ok(Cell { index, amount: input.signed()?, total: input.signed()? })
     });
-    Ok(Ring { width_ms, cells: cells.collect::<Result<_, _>>()? })
+    Ok(Ring { within_ms, cells: cells.collect::<Result<_, _>>()? })
 }
 
 fn decode_run(input: &mut Input<'_>, base: i64) -> Result<Run, StateError> {

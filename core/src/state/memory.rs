@@ -20,7 +20,7 @@ impl Default for Edge {
 /// One bucket of a [`Ring`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell {
-    /// Time divided by the ring's width.
+    /// Its number: bucket 0 begins at the epoch.
     pub index: i64,
     /// What was added up: events, thousandths of a sum, hits.
     pub amount: i64,
@@ -31,8 +31,8 @@ pub struct Cell {
 /// A window in buckets, for what cannot be kept event by event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ring {
-    /// Width of a bucket, milliseconds.
-    pub width_ms: i64,
+    /// Length of the window, milliseconds; a bucket is a sixtieth of it.
+    pub within_ms: i64,
     /// Buckets that are not empty, ascending.
     pub cells: Vec<Cell>,
 }
@@ -102,7 +102,8 @@ pub enum Memory {
         /// One for each window that is kept in buckets.
         rings: Vec<Ring>,
     },
-    /// `distinct`: the values seen last, and when; ascending by time.
+    /// `distinct`: the values seen last, and when, ascending by time; behind them earlier times of some of them, ascending
+    /// too. They begin where the time steps back.
     Distinct {
         /// Hashes of the values.
         values: Vec<u64>,
@@ -180,8 +181,7 @@ impl Memory {
         match self {
             Memory::Nothing | Memory::Fixed { .. } => 0,
             Memory::Window { times_ms, rings } => {
-                times_ms.capacity() * 8
-                    + rings.iter().map(|r| size_of::<Ring>() + r.cells.capacity() * size_of::<Cell>()).sum::<usize>()
+                times_ms.capacity() * 8 + rings.iter().map(|r| size_of::<Ring>() + r.cells.capacity() * size_of::<Cell>()).sum::<usize>()
             }
             Memory::Distinct { values, times_ms } => (values.capacity() + times_ms.capacity()) * 8,
             Memory::Rate { recent_ms, .. } => recent_ms.capacity() * 8,

@@ -26,7 +26,8 @@ pub fn unmet(case: &Case, ran: &Ran) -> Vec<String> {
         .collect();
     came.sort_by_key(|signal| signal.at_ms);
     let mut order: Vec<&Expectation> = case.expect.iter().collect();
-    let names = |e: &Expectation| usize::from(matches!(e.when, When::At(_))) + usize::from(e.entity.is_some()) + usize::from(e.ty.is_some());
+    let names =
+        |e: &Expectation| usize::from(matches!(e.when, When::At(_))) + usize::from(e.entity.is_some()) + usize::from(e.ty.is_some());
     order.sort_by_key(|e| (std::cmp::Reverse(names(e)), e.when.ms()));
     let mut unmet = Vec::new();
     for expected in order {

@@ -126,7 +126,8 @@ fn skipped(set: &RuleSet, way: Way, has_any_order: bool, case: &Case) -> Option<
 /// What differs between two runs that have to agree to the byte.
 fn differs(plain: &Ran, ran: &Ran, case: &Case) -> Option<String> {
     let text = |decision: &Decision| serde_json::to_string(decision).unwrap_or_default();
-    let (expected, came): (Vec<String>, Vec<String>) = (plain.decisions.iter().map(text).collect(), ran.decisions.iter().map(text).collect());
+    let (expected, came): (Vec<String>, Vec<String>) =
+        (plain.decisions.iter().map(text).collect(), ran.decisions.iter().map(text).collect());
     if expected == came {
         return None;
     }

@@ -54,7 +54,10 @@ fn a_signal_that_nobody_expects_fails_the_test() {
 fn a_signal_that_does_not_come_fails_the_test_and_says_how_far_it_got() {
     let two = "    events:\n      - {every: 30s, times: 2, status_code: 403, user_id: u1}\n      - {status_code: 403, user_id: u2}\n      - {status_code: 403, ip_address: 192.0.2.1}\n";
     let found = said(RULE, &format!("{two}    expect: [{{by: 30s, entity: 'user:u1'}}]\n"));
-    assert_eq!(found, "plain: expected 1 signal about user:u1 by 30s, came 0; the rule counted 2 events of user:u1; 1 event concerned nobody whom the pack counts\n");
+    assert_eq!(
+        found,
+        "plain: expected 1 signal about user:u1 by 30s, came 0; the rule counted 2 events of user:u1; 1 event concerned nobody whom the pack counts\n"
+    );
     let found = said(RULE, "    events: [{user_id: u1, status_code: 200}]\n    expect: [{at: 0s, type: refused}]\n");
     assert_eq!(found, "plain: expected 1 signal of type refused at 0s, came 0; no event passed the rule's `on`, `when` and `by`\n");
 }
@@ -127,7 +130,8 @@ fn late_events_repeats_and_numbers_are_what_the_test_makes_them() {
     assert_eq!(said(RULE, &straggler), "", "the straggler is the cause");
     let repeat = "    events: [{times: 9, event_id: same, status_code: 403, user_id: u1}]\n    expect: nothing\n";
     assert_eq!(said(RULE, repeat), "");
-    let numbered = "    events: [{times: 3, event_id: 'own-{n}', path: '/x/{n}', status_code: 403, user_id: 'u{n}'}]\n    expect: nothing\n";
+    let numbered =
+        "    events: [{times: 3, event_id: 'own-{n}', path: '/x/{n}', status_code: 403, user_id: 'u{n}'}]\n    expect: nothing\n";
     assert_eq!(said(RULE, numbered), "");
 }
 
@@ -155,7 +159,13 @@ fn a_state_that_does_not_survive_being_written_is_caught() {
     let forgets = Between { reload: |_| Ok(ActorState::default()), ..Between::PRODUCTION };
     let report = run_between(&set, 0, 0, forgets);
     let [failed] = report.failed.as_slice() else { panic!("{report:?}") };
-    assert_eq!((failed.way, failed.said.as_str()), (Way::Reloaded, "1 signal plain, 0 signals this way; signal 1: a signal about user:u1 at 1m, refused (3 in 5m) plain, none this way"));
+    assert_eq!(
+        (failed.way, failed.said.as_str()),
+        (
+            Way::Reloaded,
+            "1 signal plain, 0 signals this way; signal 1: a signal about user:u1 at 1m, refused (3 in 5m) plain, none this way"
+        )
+    );
     let damaged = Between { reload: |_| Err(StateError::Damaged), ..Between::PRODUCTION };
     let report = run_between(&set, 0, 0, damaged);
     assert_eq!(report.failed[0].said, "the state of user:u1 cannot be read again: actor state is damaged");
@@ -164,7 +174,8 @@ fn a_state_that_does_not_survive_being_written_is_caught() {
 #[test]
 fn an_event_that_counts_twice_is_caught() {
     let set = case(RULE, &three("[{by: 1m}]"));
-    let renames = Between { redeliver: |json| json.replace("\"e", "\"again-e").replacen("again-event", "event", 20), ..Between::PRODUCTION };
+    let renames =
+        Between { redeliver: |json| json.replace("\"e", "\"again-e").replacen("again-event", "event", 20), ..Between::PRODUCTION };
     let report = run_between(&set, 0, 0, renames);
     let [failed] = report.failed.as_slice() else { panic!("{report:?}") };
     assert_eq!(failed.way, Way::Twice);

@@ -80,9 +80,8 @@ impl<'a> Line<'a> {
     }
 
     fn arrive(&mut self, json: &str, offset: usize, arrival: &Arrival) -> Result<(), String> {
-        let event = Event::decode(Some(json.as_bytes())).map_err(|rejection| {
-            format!("an event of the entry on line {} is no event: {rejection}", arrival.line)
-        })?;
+        let event = Event::decode(Some(json.as_bytes()))
+            .map_err(|rejection| format!("an event of the entry on line {} is no event: {rejection}", arrival.line))?;
         let position = Position { topic: "tests".into(), partition: 0, offset: offset as i64 };
         let addressed = self.engine.address(event, &position, arrival.arrives_ms);
         if addressed.is_empty() {
@@ -139,7 +138,9 @@ impl<'a> Line<'a> {
 
     fn keep(&mut self, entity: String, state: ActorState) -> Result<(), String> {
         let state = match self.way {
-            Way::Reloaded => (self.between.reload)(&state).map_err(|error| format!("the state of {entity} cannot be read again: {error}"))?,
+            Way::Reloaded => {
+                (self.between.reload)(&state).map_err(|error| format!("the state of {entity} cannot be read again: {error}"))?
+            }
             _ => state,
         };
         if let Some(due_ms) = state.next_due_ms() {

@@ -107,17 +107,16 @@ mod tests {
         loop {
             match reader.read_event().expect("well-formed XML") {
                 Event::Start(e) | Event::Empty(e) => {
-                    out.push_str(std::str::from_utf8(e.name().as_ref()).unwrap());
+                    out.push_str(e.name().as_ref());
                     for attribute in e.attributes() {
                         let attribute = attribute.unwrap();
-                        let value = std::str::from_utf8(&attribute.value).unwrap();
-                        let value = quick_xml::escape::unescape(value).unwrap();
-                        out.push_str(&format!(" {}={value}", std::str::from_utf8(attribute.key.as_ref()).unwrap()));
+                        let value = quick_xml::escape::unescape(&attribute.value).unwrap();
+                        out.push_str(&format!(" {}={value}", attribute.key.as_ref()));
                     }
                     out.push('\n');
                 }
-                Event::Text(text) => out.push_str(std::str::from_utf8(&text).unwrap()),
-                Event::GeneralRef(reference) => out.push_str(&format!("&{};", std::str::from_utf8(&reference).unwrap())),
+                Event::Text(text) => out.push_str(&text),
+                Event::GeneralRef(reference) => out.push_str(&format!("&{};", &*reference)),
                 Event::Eof => return out,
                 _ => {}
             }

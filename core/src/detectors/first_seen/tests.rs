@@ -138,7 +138,10 @@ fn what_is_wrong_with_first_seen_is_said() {
     for (first_seen, said) in [
         ("{of: country, memory: 30d, learn: 30d}", "no problem"),
         ("{of: [status_code >= 400, data.a, asn, headers.host], memory: 366d, learn: 0s}", "no problem"),
-        ("{of: [], memory: 1d, learn: 1d}", "R005 `of` has 0 values, it takes 1 to 4 | fields or expressions, such as `[ip_address, country]`\n"),
+        (
+            "{of: [], memory: 1d, learn: 1d}",
+            "R005 `of` has 0 values, it takes 1 to 4 | fields or expressions, such as `[ip_address, country]`\n",
+        ),
         ("{of: [asn, asn, asn, asn, asn], memory: 1d, learn: 1d}", "R005 `of` has 5 values, it takes 1 to 4"),
         ("{of: [contry], memory: 1d, learn: 1d}", "did you mean `country`?"),
         ("{of: country, memory: 367d, learn: 1d}", "R005 `memory` is 367d, at most 366d are allowed\n"),

@@ -59,38 +59,43 @@ fn in_order_it_is_the_bucket() {
     assert!(fired > 1_000, "{fired} firings prove little");
 }
 
-/// Shows shuffled streams; answers how many fired by the oracle, and how many of those without a firing here.
-fn shuffled(streams: u64, events: usize, gap: i64) -> (usize, usize) {
+/// Shows shuffled streams; answers how many fired by the oracle, and how many of those without a firing here. While all that
+/// may still change is kept, each firing is the oracle's; beyond that there are never more of them.
+fn shuffled(streams: u64, events: usize, gap: i64, all_is_kept: bool) -> (usize, usize) {
     let (mut firing, mut missed) = (0, 0);
     for seed in 0..streams {
         let mut random = Random(seed ^ 0xabcd);
         let (burst, ms, lateness_ms) = (2 + random.below(6), 1 + random.below(2 * gap), 5_000);
         let mut trial = trial(burst, &format!("1/{ms}ms"), lateness_ms);
         let times = random.times(events, gap);
-        let (mut arrived, mut before, mut fires) = (Vec::new(), 0, false);
+        let (mut arrived, mut before, mut fired) = (Vec::new(), 0, 0);
         for at in random.arrivals(&times, lateness_ms) {
             arrived.push(times[at]);
             arrived.sort_unstable();
             let after = beyond(burst, ms * 1_000, &arrived).into_iter().filter(|beyond| *beyond).count();
-            let fired = trial.fires(times[at], "");
-            assert!(!fired || after > before, "seed {seed}: nothing new by counting by hand");
-            fires |= fired;
+            let fires = trial.fires(times[at], "");
+            fired += usize::from(fires);
+            assert!(fired <= after && (!all_is_kept || fires == (after > before)), "seed {seed}: nothing new by counting by hand");
             before = after;
         }
         firing += usize::from(before > 0);
-        missed += usize::from(before > 0 && !fires);
+        missed += usize::from(before > 0 && fired == 0);
     }
     println!("rate, {events} events every {gap} ms: {missed} of {firing} firing streams missed");
     (firing, missed)
 }
 
 #[test]
-fn out_of_order_it_fires_only_where_the_bucket_would_and_misses_one_stream_in_a_thousand_at_most() {
-    let (firing, missed) = shuffled(2_000, 40, 300);
-    assert!(firing > 500 && missed * 1_000 <= firing);
-    // More than are kept, within the lateness.
-    let (firing, missed) = shuffled(200, 200, 20);
-    assert!(firing > 100 && missed * 1_000 <= firing);
+fn out_of_order_it_fires_where_the_bucket_would() {
+    let (firing, missed) = shuffled(1_500, 40, 300, true);
+    assert!(firing > 500 && missed == 0);
+}
+
+/// Three times as many as are kept, all within the lateness and in any order: the worst that can come.
+#[test]
+fn with_more_events_than_are_kept_there_are_fewer_firings_and_never_more() {
+    let (firing, missed) = shuffled(200, 200, 20, false);
+    assert!(firing > 100 && missed * 10 <= firing);
 }
 
 #[test]
@@ -129,7 +134,10 @@ fn a_memory_of_another_kind_starts_anew() {
 fn what_is_wrong_with_a_rate_is_said() {
     for (rate, said) in [
         ("{burst: 0, refill: 1/1s}", "R005 `burst` is 0, it must be 1 to 1000000\n"),
-        ("{burst: 1, refill: 1 / 1s}", "R004 `refill` is `1 / 1s`, which is not a rate | events and the time for them, without spaces: `1/500ms`, `100/1m`\n"),
+        (
+            "{burst: 1, refill: 1 / 1s}",
+            "R004 `refill` is `1 / 1s`, which is not a rate | events and the time for them, without spaces: `1/500ms`, `100/1m`\n",
+        ),
         ("{burst: 1, refill: +1/1s}", "R004 `refill` is `+1/1s`, which is not a rate"),
         ("{burst: 1, refill: 5}", "R004 `refill` needs text"),
         ("{burst: 1, refill: 0/1s}", "R005 `refill` is 0/1s, it must be 1 to 1000000 events in at most 366d\n"),

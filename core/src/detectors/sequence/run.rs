@@ -49,6 +49,15 @@ impl Ladder {
         completions
     }
 
+    /// Whether it has begun: some position was reached.
+    pub fn is_under_way(&self, run: &Run) -> bool {
+        let mut starts_ms = run.starts_ms.clone();
+        for step in &run.recent {
+            self.advance(&mut starts_ms, step);
+        }
+        !starts_ms.is_empty()
+    }
+
     /// Folds events that nothing comes before any more (`all` of them without lateness), and what there is no room for, into
     /// the starts; and forgets starts that are too old for every event to come.
     pub fn settle(&self, run: &mut Run, settled_ms: i64, all: bool) {

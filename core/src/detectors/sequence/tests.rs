@@ -35,7 +35,10 @@ fn the_window_is_open_at_its_start() {
 #[test]
 fn one_event_takes_one_position_and_equal_times_stand_in_the_order_of_arrival() {
     let both = "sequence: {within: 10s, steps: [{id: a, when: data.a}, {id: b, when: data.a || data.b}]}";
-    assert_eq!(fires(&mut Trial::new(both, 30_000), &[(0, "a"), (0, "a"), (0, "b"), (0, "a"), (0, "b")]), [false, true, false, false, true]);
+    assert_eq!(
+        fires(&mut Trial::new(both, 30_000), &[(0, "a"), (0, "a"), (0, "b"), (0, "a"), (0, "b")]),
+        [false, true, false, false, true]
+    );
 }
 
 #[test]
@@ -64,6 +67,7 @@ fn of_more_sessions_than_are_kept_the_one_that_moved_longest_ago_goes() {
         }
         assert_eq!(trial.see(7, &event("a", 5)).room, Room::Dropped, "the second session went");
         assert_eq!(trial.see(8, &event("a", 2)).room, Room::Dropped, "the first session went");
+        assert_eq!(trial.see(8, &event("b", 6)).room, Room::Free, "what has not begun takes nobody's place");
         for (session, expected) in [(1, false), (3, true), (4, true)] {
             assert_eq!(trial.fires(9, &event("b", session)), expected, "session {session}, lateness {lateness_ms}");
         }
@@ -83,13 +87,29 @@ const RANDOM: [(&str, &str); 3] = [
     ("[{id: a, when: data.a}, {id: b, when: data.b, times: 2}, {id: a2, when: data.a}]", "abba"),
 ];
 
-/// The oracle: of events in order of time, those that complete the sequence. Every choice of earlier events is tried; a
-/// completion uses up everything before it, and so does a cancel.
+/// Whether events reach the positions with none of them older than allowed.
+type Reaches = fn(&[char], &[(i64, &str)], i64) -> bool;
+
+/// Every choice of events is tried.
+fn by_any_choice(positions: &[char], events: &[(i64, &str)], oldest_ms: i64) -> bool {
+    let Some((last, before)) = positions.split_last() else { return true };
+    (0..events.len()).any(|at| events[at].0 > oldest_ms && events[at].1.contains(*last) && by_any_choice(before, &events[..at], oldest_ms))
+}
+
+/// From the last position to the first, each time the newest event that will do.
+fn by_the_newest(positions: &[char], events: &[(i64, &str)], oldest_ms: i64) -> bool {
+    let Some((last, before)) = positions.split_last() else { return true };
+    let found = events.iter().rposition(|(_, letters)| letters.contains(*last));
+    found.is_some_and(|at| events[at].0 > oldest_ms && by_the_newest(before, &events[..at], oldest_ms))
+}
+
+/// The oracle: of events in order of time, those that complete the sequence. A completion uses up everything before it, and
+/// so does a cancel.
 pub(super) fn completions(positions: &str, within_ms: i64, events: &[(i64, &str)]) -> Vec<bool> {
-    fn reaches(positions: &[char], events: &[(i64, &str)], oldest_ms: i64) -> bool {
-        let Some((last, before)) = positions.split_last() else { return true };
-        (0..events.len()).any(|at| events[at].0 > oldest_ms && events[at].1.contains(*last) && reaches(before, &events[..at], oldest_ms))
-    }
+    searched(positions, within_ms, events, by_the_newest)
+}
+
+fn searched(positions: &str, within_ms: i64, events: &[(i64, &str)], reaches: Reaches) -> Vec<bool> {
     let positions: Vec<char> = positions.chars().collect();
     let (last, before) = positions.split_last().expect("a position");
     let mut from = 0;
@@ -113,24 +133,25 @@ fn random_trial(steps: &str, lateness_ms: i64) -> Trial {
 #[test]
 fn in_order_it_finds_what_exhaustive_search_finds() {
     let mut found = 0;
-    for seed in 0..600 {
+    for seed in 0..300 {
         let mut random = Random(seed);
         let (steps, positions) = RANDOM[seed as usize % RANDOM.len()];
         let gap = 500 + random.below(4_000);
         let events: Vec<(i64, &str)> = random.times(40, gap).into_iter().map(|at| (at, LETTERS[random.below(7) as usize])).collect();
-        let expected = completions(positions, 10_000, &events);
+        let expected = searched(positions, 10_000, &events, by_any_choice);
+        assert_eq!(completions(positions, 10_000, &events), expected, "the quick search finds the same");
         for lateness_ms in [0, 5_000] {
             assert_eq!(fires(&mut random_trial(steps, lateness_ms), &events), expected, "seed {seed}");
         }
         found += expected.iter().filter(|completes| **completes).count();
     }
-    assert!(found > 1_000, "{found} firings prove little");
+    assert!(found > 500, "{found} firings prove little");
 }
 
 #[test]
-fn out_of_order_it_fires_exactly_where_exhaustive_search_has_one_more() {
+fn out_of_order_it_fires_exactly_where_search_has_one_more() {
     let (mut firing, mut missed) = (0, 0);
-    for seed in 0..2_000 {
+    for seed in 0..1_500 {
         let mut random = Random(seed ^ 0x1234);
         let (steps, positions) = RANDOM[seed as usize % RANDOM.len()];
         let (lateness_ms, gap) = (5_000, 500 + random.below(3_000));
@@ -161,13 +182,14 @@ fn out_of_order_it_fires_exactly_where_exhaustive_search_has_one_more() {
 #[test]
 fn with_more_events_than_are_kept_it_misses_one_stream_in_a_thousand_at_most() {
     let (mut firing, mut missed, mut other) = (0, 0, 0);
-    for seed in 0..1_000 {
+    for seed in 0..500 {
         let mut random = Random(seed ^ 0x4321);
         let (steps, positions) = RANDOM[seed as usize % RANDOM.len()];
         let mut trial = random_trial(steps, 5_000);
-        let times = random.times(200, 30);
-        // Mostly other events: the answer to each arrival is not compared here, only whether the stream fires at all.
-        let letters: Vec<&str> = times.iter().map(|_| if random.below(40) < 2 { "ab" } else { ["c", "b"][random.below(2) as usize] }).collect();
+        let times = random.times(150, 30);
+        // Only whether a stream fires at all is compared: what goes first for want of room decides which event completes it.
+        let letters: Vec<&str> =
+            times.iter().map(|_| if random.below(40) < 2 { "ab" } else { ["c", "b"][random.below(2) as usize] }).collect();
         let events: Vec<(i64, &str)> = times.iter().copied().zip(letters.iter().copied()).collect();
         let expected = completions(positions, 10_000, &events).contains(&true);
         let mut fired = false;
@@ -178,7 +200,7 @@ fn with_more_events_than_are_kept_it_misses_one_stream_in_a_thousand_at_most() {
         missed += usize::from(expected && !fired);
         other += usize::from(fired && !expected);
     }
-    println!("sequence, 200 events every 30 ms: {missed} of {firing} firing streams missed, {other} fired for events so far only");
+    println!("sequence, 150 events every 30 ms: {missed} of {firing} firing streams missed, {other} fired for events so far only");
     assert!(firing > 100 && missed * 1_000 <= firing);
 }
 
@@ -234,12 +256,18 @@ fn what_is_wrong_with_a_sequence_is_said() {
             "R012 `when` of a step in `sequence` must be true or false, this is of type int | compare it with something\n",
         ),
         ("{within: 1s, steps: [{id: a, when: outcom == 'ok'}]}".into(), "did you mean `outcome`?"),
-        (format!("{{within: 1s, cancel_on: path, steps: [{step}]}}"), "R012 `cancel_on` in `sequence` must be true or false, this is of type string"),
+        (
+            format!("{{within: 1s, cancel_on: path, steps: [{step}]}}"),
+            "R012 `cancel_on` in `sequence` must be true or false, this is of type string",
+        ),
         (format!("{{within: 1s, same: [asn, asn, asn, asn, asn], steps: [{step}]}}"), "R005 `same` has 5 values, it takes 1 to 4"),
         (format!("{{within: 1s, same: [usr_id], steps: [{step}]}}"), "did you mean `user_id`?"),
         (format!("{{within: 367d, steps: [{step}]}}"), "R005 `within` is 367d, at most 366d are allowed"),
         (format!("{{within: 1s, steps: [{step}], then_absent: {{when: data.n}}}}"), "R003 `within` is missing in `then_absent`\n"),
-        (format!("{{within: 1s, steps: [{step}], then_absnt: {{}}}}"), "R002 unknown key `then_absnt` in `sequence` | did you mean `then_absent`?"),
+        (
+            format!("{{within: 1s, steps: [{step}], then_absnt: {{}}}}"),
+            "R002 unknown key `then_absnt` in `sequence` | did you mean `then_absent`?",
+        ),
         ("{within: 1s, steps: [{id: a, wen: data.a}]}".into(), "R002 unknown key `wen` in a step | did you mean `when`?"),
     ] {
         let found = problems(&format!("sequence: {sequence}"));

@@ -76,7 +76,7 @@ fn times_are_rfc_3339_or_numbers_in_their_unit() {
     assert_eq!(time_of(None, json!(1_770_108_800_123_i64)), Ok(1_770_108_800_123));
     assert_eq!(time_of(None, json!("1770108800123")), Ok(1_770_108_800_123));
     assert_eq!(time_of(Some("s"), json!("2026-02-03T08:53:20Z")), Ok(1_770_108_800_000));
-    for seconds in [json!(1_770_108_800.123), json!("1770108800.123"), json!("1770108800.1239"), json!(1_770_108_800.1239)] {
+    for seconds in [json!(1_770_108_800.123), json!("1770108800.123"), json!("1770108800.1239"), json!(1_770_108_800.123_9)] {
         assert_eq!(time_of(Some("s"), seconds.clone()), Ok(1_770_108_800_123), "{seconds}");
     }
     assert_eq!(time_of(Some("s"), json!(1_770_108_800)), Ok(1_770_108_800_000));

@@ -79,15 +79,28 @@ fn read_case(node: &Node, rule: Tested<'_>, report: &mut Report<'_>) -> Option<C
     let expect = fields.need("expect", report).and_then(|n| read_expect(n, rule, report));
     let at = Origin { file: report.files()[node.at.file].name.as_str().into(), line: node.at.line, column: node.at.column };
     let (entries, expect, until_ms) = (entries?, expect?, until_ms?);
-    let case =
-        Case { name: name?.to_owned(), at, start_ms: start_ms?, until_ms, flags: flags?, entries, expect: expect.iter().map(|(_, e)| e.clone()).collect() };
+    let case = Case {
+        name: name?.to_owned(),
+        at,
+        start_ms: start_ms?,
+        until_ms,
+        flags: flags?,
+        entries,
+        expect: expect.iter().map(|(_, e)| e.clone()).collect(),
+    };
     let until_ms = end(&case, &expect, &fields, rule, report)?;
     Some(Case { until_ms, ..case })
 }
 
 /// Up to when time passes, if the rule fires on time. A time that the test never reaches is a problem: what is asserted of
 /// it would hold whatever the rule does.
-fn end(case: &Case, expect: &[(Place, Expectation)], fields: &Fields<'_>, rule: Tested<'_>, report: &mut Report<'_>) -> Option<Option<i64>> {
+fn end(
+    case: &Case,
+    expect: &[(Place, Expectation)],
+    fields: &Fields<'_>,
+    rule: Tested<'_>,
+    report: &mut Report<'_>,
+) -> Option<Option<i64>> {
     let last_ms = case.last_ms();
     let asserted_ms = expect.iter().map(|(_, e)| e.when.ms()).max();
     if !rule.fires_on_time {
@@ -99,7 +112,12 @@ fn end(case: &Case, expect: &[(Place, Expectation)], fields: &Fields<'_>, rule: 
         let mut good = true;
         for (at, _) in expect.iter().filter(|(_, e)| e.when.ms() > last_ms) {
             let message = format!("a time after the last event, which happens at {}", shown_offset(last_ms));
-            report.problem(codes::CONTRADICTION, *at, message, Some("this rule fires on events only: nothing can come after the last".into()));
+            report.problem(
+                codes::CONTRADICTION,
+                *at,
+                message,
+                Some("this rule fires on events only: nothing can come after the last".into()),
+            );
             good = false;
         }
         return good.then_some(None);

@@ -75,7 +75,7 @@ pub fn read_signal(node: &Node, detector: Option<&dyn Detector>, scope: Option<&
     let once_per_ms = fields.get("once_per").map_or(Some(0), |n| duration(n, "`once_per`", MAX_WITHIN_MS, report));
     let has_edge = detector.is_none_or(|detector| detector.rhythm() == Rhythm::Edge && detector.cools_down());
     if fields.get("once_per").is_some() && !has_edge {
-        let message = "`once_per` goes with `match`, and with a `count` over a sliding window that fires on the edge";
+        let message = "`once_per` goes with a rule that fires on the edge and does not rest by itself";
         report.problem(
             codes::CONTRADICTION,
             fields.key_at("once_per"),

@@ -224,7 +224,10 @@ mod tests {
     #[test]
     fn the_paths_of_an_expression_are_found_and_texts_are_not() {
         let mut named = BTreeSet::new();
-        paths(r#"refused && route.startsWithAny(lists.admins) || path in lists["a-b"] && x == "lists.not \" y" && data.a["b c"].d"#, &mut named);
+        paths(
+            r#"refused && route.startsWithAny(lists.admins) || path in lists["a-b"] && x == "lists.not \" y" && data.a["b c"].d"#,
+            &mut named,
+        );
         let found: Vec<&str> = named.iter().map(String::as_str).collect();
         assert_eq!(found, ["data.a.b c.d", "in", "lists.a-b", "lists.admins", "path", "refused", "route.startsWithAny", "x"]);
         assert!(is_named(&named, "lists.admins") && is_named(&named, "route") && !is_named(&named, "lists.admin"));
@@ -239,7 +242,7 @@ mod tests {
         let documents = tree::documents(0, &mut report);
         let outline = read(documents.iter(), &[&documents[2]], &report);
         let unused: Vec<_> = outline.unused.iter().map(|u| (u.what, u.name.as_str(), u.at.line, u.at.column)).collect();
-        assert_eq!(unused, [(Named::Let, "two", 13, 18), (Named::List, "idle", 3, 19), (Named::Predicate, "lost", 9, 3)]);
+        assert_eq!(unused, [(Named::Let, "two", 13, 18), (Named::List, "idle", 3, 20), (Named::Predicate, "lost", 9, 3)]);
         assert_eq!(outline.rules[0].of("when").line, 14);
         assert_eq!(outline.rules[0].of("nowhere").line, outline.rules[0].at.line);
     }

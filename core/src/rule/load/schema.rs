@@ -233,6 +233,9 @@ struct Detect {
     rate: Option<Rate>,
     sequence: Option<Sequence>,
     first_seen: Option<FirstSeen>,
+    distinct: Option<Distinct>,
+    sum: Option<Sum>,
+    ratio: Option<Ratio>,
 }
 
 #[derive(JsonSchema)]
@@ -242,10 +245,47 @@ struct Match {}
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Count {
-    at_least: Or<u32>,
-    within: Or<Duration>,
+    at_least: Option<Or<u32>>,
+    within: Option<Or<Duration>>,
     window: Option<Window>,
     firing: Option<Firing>,
+    #[schemars(length(min = 1, max = 8))]
+    all_of: Option<Vec<CountWindow>>,
+    #[schemars(length(min = 1, max = 8))]
+    any_of: Option<Vec<CountWindow>>,
+}
+
+/// One of several windows.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct CountWindow {
+    at_least: Or<u32>,
+    within: Or<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Distinct {
+    of: Expression,
+    at_least: Or<u32>,
+    within: Or<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Sum {
+    of: Expression,
+    above: Or<f64>,
+    within: Or<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Ratio {
+    of: Expression,
+    above: Or<f64>,
+    min_events: Or<u32>,
+    within: Or<Duration>,
 }
 
 #[derive(JsonSchema)]

@@ -61,7 +61,7 @@ R006 a.yaml:5:7 `mode` is `enforc`, which it cannot be | did you mean `enforce`?
 R006 a.yaml:12:7 `kind` is `flagz`, which it cannot be | did you mean `flags`? one of: rule, lists, profiles, flags, policy, settings
 R002 a.yaml:17:15 unknown key `defualt` in a flag | did you mean `default`?
 R004 b.yaml:3:10 `version` needs a whole number, this is text
-R005 b.yaml:7:21 `at_least` is 0, it must be 1 to 64 | 1 fires on every event that passes `when`
+R005 b.yaml:7:21 `at_least` is 0, it must be 1 to 1000000 | 1 fires on every event that passes `when`
 R004 b.yaml:7:32 `within` needs a duration with its unit, such as `90s`, this is a whole number
 ";
     assert_eq!(found, expected);
@@ -92,7 +92,6 @@ fn parts_of_the_format_that_are_missing_say_so() {
     for (line, what) in [
         ("by: route", "`by: route`"),
         ("rollout: {percent: 5}", "`rollout` in a rule"),
-        ("tests: []", "`tests` in a rule"),
     ] {
         let found = problems(&format!("{RULE}{line}\n"));
         assert!(found.starts_with("R007") && found.contains(&format!("{what} is not available yet")), "{line}: {found}");
@@ -109,12 +108,11 @@ fn a_threshold_has_the_bound_of_its_window() {
     let with = |count: &str| problems(&RULE.replace("match: {}", &format!("count: {count}")));
     assert_eq!(with("{at_least: 64, within: 1m}"), "no problem");
     assert_eq!(with("{at_least: 1000000, within: 1m, window: fixed, firing: every}"), "no problem");
-    let found = with("{at_least: 65, within: 1m}");
-    assert!(found.contains("a sliding window is exact up to 64 | write `window: fixed`"), "{found}");
+    assert_eq!(with("{at_least: 1000000, within: 1m}"), "no problem");
     assert!(with("{at_least: 1000001, within: 1m, window: fixed}").contains("must be 1 to 1000000"));
     assert!(with("{at_least: 5, within: 367d}").contains("`within` is 367d, at most 366d are allowed"));
     let every = set(&RULE.replace("match: {}", "count: {at_least: 2, within: 90s, window: fixed, firing: every}"));
-    let expected = "Count { at_least: 2, within_ms: 90000, window: Fixed, rhythm: Every }";
+    let expected = "Count { window: Fixed(Span { at_least: 2, within_ms: 90000 }), rhythm: Every }";
     assert_eq!(format!("{:?}", every.rules[0].detector), expected);
 }
 
@@ -123,8 +121,8 @@ fn keys_that_contradict_each_other_are_reported() {
     let cooled = "{type: any, once_per: 5m}";
     for (detect, signal, more, said) in [
         ("match: {}", "{type: any, type_from: anomaly_type}", "", "`type` and `type_from` exclude each other"),
-        ("count: {at_least: 1, within: 1s, firing: every}", cooled, "", "`once_per` goes with `match`"),
-        ("count: {at_least: 1, within: 1s, window: fixed}", cooled, "", "`once_per` goes with `match`"),
+        ("count: {at_least: 1, within: 1s, firing: every}", cooled, "", "`once_per` goes with a rule that fires on the edge"),
+        ("count: {at_least: 1, within: 1s, window: fixed}", cooled, "", "`once_per` goes with a rule that fires on the edge"),
         ("match: {}", "{type: any, metadata: {n: $count}}", "", "`match` has no `$count`"),
         ("match: {}", "{type: any}", "per_max: 5\n", "there is no `per`"),
         ("match: {}, count: {at_least: 1, within: 1s}", "{type: any}", "", "exactly one detector"),
@@ -188,7 +186,10 @@ fn with_settings(overrides: Value) -> Result<RuleSet, String> {
 #[test]
 fn settings_have_defaults_and_overrides() {
     let count = |set: &RuleSet| format!("{:?}", set.rules[0].detector);
-    let expected = |at_least, within_ms| format!("Count {{ at_least: {at_least}, within_ms: {within_ms}, window: Sliding, rhythm: Edge }}");
+    let expected = |at_least, within_ms| {
+        let span = format!("Span {{ at_least: {at_least}, within_ms: {within_ms} }}");
+        format!("Count {{ window: Sliding(Sliding {{ windows: [{span}], fit: All }}), rhythm: Edge }}")
+    };
     let set = with_settings(json!({})).unwrap();
     assert_eq!((count(&set), set.profile("any").risk_score, set.policy.trust_forwarded_for), (expected(5, 60_000), 1, false));
     let own = json!({"any": {"risk_score": 99, "severity": "high", "category": "business", "note": "ignored"}});
@@ -245,8 +246,8 @@ fn an_unknown_or_wrong_override_is_a_problem() {
         let text = found(overrides.clone());
         assert!(text.starts_with("R014 settings:0:0 ") && text.contains(said) && text.lines().count() == 1, "{overrides}: {text}");
     }
-    let text = found(json!({"THRESHOLD": 65}));
-    assert!(text.contains("`at_least` is 65 (from the setting THRESHOLD), a sliding window is exact up to 64"), "{text}");
+    let text = found(json!({"THRESHOLD": 1_000_001}));
+    assert!(text.contains("`at_least` is 1000001 (from the setting THRESHOLD), it must be 1 to 1000000"), "{text}");
 }
 
 #[test]
@@ -342,7 +343,8 @@ fn the_examples_of_the_manual_are_a_pack() {
     let files: Vec<SourceFile> = blocks.enumerate().map(|(n, text)| SourceFile { name: format!("{n}.yaml"), text: text.into() }).collect();
     assert!(files.len() >= 10, "{} examples", files.len());
     let set = load(&files, &Map::new()).unwrap_or_else(|found| panic!("{}", found.iter().map(ToString::to_string).collect::<String>()));
-    assert_eq!(format!("{:?}", set.rules[0].detector), "Count { at_least: 8, within_ms: 300000, window: Sliding, rhythm: Edge }");
+    let count = "Count { window: Sliding(Sliding { windows: [Span { at_least: 8, within_ms: 300000 }], fit: All }), rhythm: Edge }";
+    assert_eq!(format!("{:?}", set.rules[0].detector), count);
     assert_eq!(set.profile("password_guessing").risk_score, 60);
 }
 

@@ -21,12 +21,12 @@ fn times(most: usize) -> impl Strategy<Value = Vec<i64>> {
 
 fn ring() -> impl Strategy<Value = Ring> {
     let cell = (1i64..50, any::<i64>(), any::<i64>());
-    (1i64..100_000, proptest::collection::vec(cell, 0..60)).prop_map(|(width_ms, gaps)| {
-        let cells = gaps.iter().scan(NOW / width_ms, |index, (gap, amount, total)| {
+    (1i64..100_000, proptest::collection::vec(cell, 0..60)).prop_map(|(within_ms, gaps)| {
+        let cells = gaps.iter().scan(NOW / within_ms, |index, (gap, amount, total)| {
             *index += gap;
             Some(Cell { index: *index, amount: *amount, total: *total })
         });
-        Ring { width_ms, cells: cells.collect() }
+        Ring { within_ms, cells: cells.collect() }
     })
 }
 
@@ -144,7 +144,7 @@ fn golden_version_2() {
         recent: vec![Step { at_ms: NOW - 1, matches: 0x8001, completed: true }],
     };
     let pending = Pending { join: 3, opened_ms: NOW - 1, due_ms: NOW + 9_000, opening: (*b"{}").into() };
-    let ring = Ring { width_ms: 1_000, cells: vec![Cell { index: NOW / 1_000, amount: -5, total: 2 }] };
+    let ring = Ring { within_ms: 1_000, cells: vec![Cell { index: NOW / 1_000, amount: -5, total: 2 }] };
     let memories = [
         Memory::Nothing,
         Memory::Fixed { end_ms: NOW + 60_000, count: 20 },

@@ -154,7 +154,7 @@ fn the_decision_is_about_the_event_that_opened_it() {
     assert_eq!((decision.event_id.as_str(), decision.path.as_deref()), ("e1", Some("/export")));
     assert_eq!(decision.due_time.as_deref(), Some("2025-10-09T08:53:30.000Z"));
     assert_eq!(decision.event_time, "2025-10-09T08:53:20.000Z");
-    assert_eq!(decision.contributions[0].why, "1 events in their order, and then nothing for 10s");
+    assert_eq!(decision.contributions[0].why, "one event, and then nothing for 10s");
     let masked = serde_json::json!({"a": true, "secret": "***", "card": "***"});
     assert_eq!(serde_json::Value::Object(decision.masked_payload.clone()), masked);
     let due_ms = (NOW + 10_000).to_string();
@@ -209,9 +209,9 @@ fn absences(positions: &str, within_ms: i64, events: &[(i64, &str)]) -> BTreeSet
 const LETTERS: [&str; 7] = ["a", "a", "b", "ab", "n", "bn", "x"];
 
 fn random(seed: u64, random: &mut Random) -> (Life, Vec<(i64, &'static str)>, BTreeSet<i64>) {
-    let (steps, positions) = [("[{id: a, when: data.a}]", "a"), ("[{id: a, when: data.a}, {id: b, when: data.b}]", "ab")][seed as usize % 2];
-    let detect =
-        format!("sequence: {{within: 10s, cancel_on: data.x, steps: {steps}, then_absent: {{when: data.n, within: 4s}}}}");
+    let (steps, positions) =
+        [("[{id: a, when: data.a}]", "a"), ("[{id: a, when: data.a}, {id: b, when: data.b}]", "ab")][seed as usize % 2];
+    let detect = format!("sequence: {{within: 10s, cancel_on: data.x, steps: {steps}, then_absent: {{when: data.n, within: 4s}}}}");
     let gap = 300 + random.below(3_000);
     let events: Vec<_> = random.times(25, gap).into_iter().map(|at| (at, LETTERS[random.below(7) as usize])).collect();
     let expected = absences(positions, 4_000, &events);
@@ -241,14 +241,19 @@ fn in_order_it_fires_for_what_counting_by_hand_finds_unanswered_whenever_time_co
 #[test]
 fn out_of_order_it_misses_one_stream_in_a_thousand_at_most_and_says_nothing_where_all_was_answered() {
     let (mut firing, mut missed, mut shifted, mut all) = (0, 0, 0, 0);
-    for seed in 0..2_000 {
+    for seed in 0..1_500 {
         let mut source = Random(seed ^ 0x5555);
         let (mut life, events, expected) = random(seed, &mut source);
         let times: Vec<i64> = events.iter().map(|(at, _)| *at).collect();
+        let (mut fired, mut newest_ms): (Vec<i64>, i64) = (Vec::new(), 0);
         for at in source.arrivals(&times, LATENESS_MS) {
             life.see(&format!("e{at}"), events[at].0, &data(events[at].1));
+            newest_ms = newest_ms.max(events[at].0);
+            fired.extend(life.due(newest_ms).iter().map(|(_, due)| *due));
         }
-        let fired: BTreeSet<i64> = life.due(i64::MAX / 2 - NOW).into_iter().map(|(_, due)| due).collect();
+        fired.extend(life.due(i64::MAX / 2 - NOW).iter().map(|(_, due)| *due));
+        let (count, fired) = (fired.len(), BTreeSet::from_iter(fired));
+        assert_eq!(count, fired.len(), "seed {seed}: each once");
         firing += usize::from(!expected.is_empty());
         missed += usize::from(fired.is_empty() && !expected.is_empty());
         all += fired.len();
@@ -256,5 +261,6 @@ fn out_of_order_it_misses_one_stream_in_a_thousand_at_most_and_says_nothing_wher
         assert!(!expected.is_empty() || fired.is_empty(), "seed {seed}: everything was answered");
     }
     println!("absence: {missed} of {firing} firing streams missed; {shifted} of {all} firings for another of several completions");
+    assert!(shifted * 1_000 <= all);
     assert!(firing > 1_000 && missed * 1_000 <= firing);
 }

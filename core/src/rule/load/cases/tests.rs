@@ -6,7 +6,8 @@ use crate::rule::Action;
 use crate::rule::load::{SourceFile, load};
 use crate::rule::{RuleSet, Severity};
 
-const RULE: &str = "schema: 1\nid: http.any\nversion: 1\ntitle: Any\non: http_request\nby: user\ndetect: {match: {}}\nsignal: {type: any}\ntests:\n";
+const RULE: &str =
+    "schema: 1\nid: http.any\nversion: 1\ntitle: Any\non: http_request\nby: user\ndetect: {match: {}}\nsignal: {type: any}\ntests:\n";
 
 fn read(tests: &str) -> Result<RuleSet, String> {
     let text = format!("{RULE}{tests}---\nschema: 1\nkind: flags\nflags: [{{name: ALERTING}}]\n");
@@ -57,7 +58,9 @@ fn entries_become_events_in_the_order_of_their_arrival() {
 #[test]
 fn an_expectation_is_read_with_its_defaults() {
     let events = "events: [{user_id: u}]";
-    let read = case(&format!("{{name: n, {events}, expect: [{{by: 0s}}, {{at: 0s, signals: 2, entity: 'user:u', type: t, actions: [alert, step_up], severity: high}}]}}"));
+    let read = case(&format!(
+        "{{name: n, {events}, expect: [{{by: 0s}}, {{at: 0s, signals: 2, entity: 'user:u', type: t, actions: [alert, step_up], severity: high}}]}}"
+    ));
     let plain = Expectation { when: When::By(0), signals: 1, entity: None, ty: None, actions: None, severity: None };
     let full = Expectation {
         when: When::At(0),
@@ -77,27 +80,45 @@ fn every_problem_is_reported_at_its_place() {
     for (test, expected) in [
         ("name: n", "R003 10:5 `events` is missing in a test\nR003 10:5 `expect` is missing in a test\n"),
         ("{name: n, events: [], expect: nothing}", "R003 10:23 `events` is empty: a test in which nothing happens shows nothing\n"),
-        (&format!("{{name: n, {events}, expect: []}}"), "R003 10:46 an empty `expect` says nothing | write `expect: nothing` for a test in which the rule stays quiet\n"),
-        (&format!("{{name: n, {events}, expect: none}}"), "R004 10:46 `expect` needs `nothing` or a list of expectations, this is text\n"),
-        (&format!("{{name: n, {events}, expect: [{{signals: 1}}]}}"), "R003 10:47 an expectation says when: `by` or `at`"),
-        (&format!("{{name: n, {events}, expect: [{{by: 0s, at: 0s}}]}}"), "R016 10:56 `by` and `at` exclude each other\n"),
-        (&format!("{{name: n, {events}, expect: [{{by: 1s}}]}}"), "R016 10:47 a time after the last event, which happens at 0s | this rule fires on events only: nothing can come after the last\n"),
-        (&format!("{{name: n, {events}, expect: [{{by: 0s, signals: 0}}]}}"), "R005 10:65 `signals` is 0, it must be 1 to 100000\n"),
-        (&format!("{{name: n, {events}, expect: [{{by: 0s, score: 5}}]}}"), "R007 10:56 `score` in an expectation is not available yet"),
-        (&format!("{{name: n, {events}, expect: [{{by: 0s, actions: [warn]}}]}}"), "R006 10:66 `actions` is `warn`"),
-        (&format!("{{name: n, {events}, expect: [{{by: 0s, entity: u1}}]}}"), "R004 10:64 `entity` is `u1`, which names nobody"),
-        (&format!("{{name: n, {events}, expect: [{{by: 0s, entity: 'ip:192.0.2.1'}}]}}"), "R016 10:64 the rule never speaks about `ip`"),
+        (
+            &format!("{{name: n, {events}, expect: []}}"),
+            "R003 10:47 an empty `expect` says nothing | write `expect: nothing` for a test in which the rule stays quiet\n",
+        ),
+        (&format!("{{name: n, {events}, expect: none}}"), "R004 10:47 `expect` needs `nothing` or a list of expectations, this is text\n"),
+        (&format!("{{name: n, {events}, expect: [{{signals: 1}}]}}"), "R003 10:48 an expectation says when: `by` or `at`"),
+        (&format!("{{name: n, {events}, expect: [{{by: 0s, at: 0s}}]}}"), "R016 10:57 `by` and `at` exclude each other\n"),
+        (
+            &format!("{{name: n, {events}, expect: [{{by: 1s}}]}}"),
+            "R016 10:48 a time after the last event, which happens at 0s | this rule fires on events only: nothing can come after the last\n",
+        ),
+        (&format!("{{name: n, {events}, expect: [{{by: 0s, signals: 0}}]}}"), "R005 10:66 `signals` is 0, it must be 1 to 100000\n"),
+        (&format!("{{name: n, {events}, expect: [{{by: 0s, score: 5}}]}}"), "R007 10:57 `score` in an expectation is not available yet"),
+        (&format!("{{name: n, {events}, expect: [{{by: 0s, actions: [warn]}}]}}"), "R006 10:67 `actions` is `warn`"),
+        (&format!("{{name: n, {events}, expect: [{{by: 0s, entity: u1}}]}}"), "R004 10:65 `entity` is `u1`, which names nobody"),
+        (&format!("{{name: n, {events}, expect: [{{by: 0s, entity: 'ip:192.0.2.1'}}]}}"), "R016 10:65 the rule never speaks about `ip`"),
         (&format!("{{name: n, until: 5m, {events}, expect: nothing}}"), "R016 10:15 `until` is for rules that fire on the passing of time"),
         (&format!("{{name: n, start: monday, {events}, expect: nothing}}"), "R004 10:22 `start` is `monday`, which is not a time"),
-        (&format!("{{name: n, flags: {{ALERTNG: true}}, {events}, expect: nothing}}"), "R011 10:23 unknown flag `ALERTNG` | did you mean `ALERTING`?\n"),
+        (
+            &format!("{{name: n, flags: {{ALERTNG: true}}, {events}, expect: nothing}}"),
+            "R011 10:23 unknown flag `ALERTNG` | did you mean `ALERTING`?\n",
+        ),
         ("{name: n, events: [{user: u}], expect: nothing}", "R002 10:25 unknown key `user` in an event of a test"),
         ("{name: n, events: [{event_time: 5}], expect: nothing}", "R016 10:25 the events of a test have their times from"),
         ("{name: n, events: [{times: 0}], expect: nothing}", "R005 10:32 `times` is 0, it must be 1 to 100000\n"),
         ("{name: n, events: [{every: 5s}], expect: nothing}", "R016 10:25 `every` goes with `times`"),
         ("{name: n, events: [{status_code: high}], expect: nothing}", "R004 10:24 this is no event: wrong_type: status_code"),
-        ("{name: n, events: [{event_id: e7}], expect: nothing}", "R009 10:24 the ids `e1`, `e2`, … are those of events that have none of their own"),
-        ("{name: n, events: [{times: 2, at: 366d, every: 366d, user_id: u}], start: '2098-06-01T00:00:00Z', expect: nothing}", "R004 10:24 this is no event"),
-        ("{name: n, events: [{times: 60000}, {times: 60000}], expect: nothing}", "R015 10:23 a test with 120000 events, at most 100000 are allowed\n"),
+        (
+            "{name: n, events: [{event_id: e7}], expect: nothing}",
+            "R009 10:24 the ids `e1`, `e2`, … are those of events that have none of their own",
+        ),
+        (
+            "{name: n, events: [{times: 2, at: 366d, every: 366d, user_id: u}], start: '2098-06-01T00:00:00Z', expect: nothing}",
+            "R004 10:24 this is no event",
+        ),
+        (
+            "{name: n, events: [{times: 60000}, {times: 60000}], expect: nothing}",
+            "R015 10:23 a test with 120000 events, at most 100000 are allowed\n",
+        ),
     ] {
         let found = read(&format!("  - {test}\n")).err().unwrap_or_else(|| "no problem".into());
         assert!(found.starts_with(expected), "{test}\n{found}");
