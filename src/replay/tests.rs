@@ -37,8 +37,7 @@ fn engine(emit: Emit) -> Engine {
 
 fn replay(input: &str, engine: &Engine) -> (Counts, Vec<Value>, u64) {
     let (mut out, mut told) = (Vec::new(), 0);
-    let options =
-        Options { max_line_bytes: 300, mapping: None, shadow: false, until_ms: None, progress: &mut |bytes| told += bytes };
+    let options = Options { max_line_bytes: 300, mapping: None, shadow: false, until_ms: None, progress: &mut |bytes| told += bytes };
     let counts = run(input.as_bytes(), engine, options, &mut out).expect("memory does not fail");
     let decisions = out.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).expect("JSON")).collect();
     (counts, decisions, told)
@@ -75,7 +74,10 @@ fn every_line_has_one_outcome_and_bad_ones_do_not_stop_the_run() {
     assert_eq!(ids, ["1", "3", "5"]);
     assert_eq!((counts.decisions, counts.actors), (3, 1));
     let summary = counts.to_string();
-    assert!(summary.starts_with("11 lines = 5 routed + 0 unaddressed + 6 rejected\n5 observations = 3 processed + 1 late + 1 duplicate\n"), "{summary}");
+    assert!(
+        summary.starts_with("11 lines = 5 routed + 0 unaddressed + 6 rejected\n5 observations = 3 processed + 1 late + 1 duplicate\n"),
+        "{summary}"
+    );
     assert!(summary.contains("  … and 1 lines more\n"), "{summary}");
 }
 

@@ -49,7 +49,9 @@ fn engine() -> Engine {
 
 fn event(at_ms: i64, user: &str, event_type: &str) -> String {
     let at_ms = START_MS + at_ms;
-    format!("{{\"event_type\":\"{event_type}\",\"event_time\":{at_ms},\"user_id\":\"{user}\",\"event_id\":\"{user}-{event_type}-{at_ms}\"}}\n")
+    format!(
+        "{{\"event_type\":\"{event_type}\",\"event_time\":{at_ms},\"user_id\":\"{user}\",\"event_id\":\"{user}-{event_type}-{at_ms}\"}}\n"
+    )
 }
 
 /// Who fired, in order.
@@ -59,7 +61,10 @@ fn fired(lines: &[String], until_ms: Option<i64>) -> Vec<String> {
     let options = Options { max_line_bytes: 1_000, mapping: None, shadow: false, until_ms, progress: &mut |_| {} };
     run(lines.concat().as_bytes(), &engine(), options, &mut out).expect("memory does not fail");
     let decision = |line: &[u8]| serde_json::from_slice::<Value>(line).expect("JSON");
-    out.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| decision(l)["entity"]["id"].as_str().unwrap_or_default().to_owned()).collect()
+    out.split(|b| *b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(|l| decision(l)["entity"]["id"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 #[test]

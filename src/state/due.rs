@@ -88,11 +88,7 @@ impl DueIndex {
     }
 
     /// Takes out the first hint that is due by `until_ms`. `read` answers so many hints of the store after one, in order.
-    pub fn pop<E>(
-        &mut self,
-        until_ms: i64,
-        mut read: impl FnMut(Option<&Hint>, usize) -> Result<Vec<Hint>, E>,
-    ) -> Result<Option<Hint>, E> {
+    pub fn pop<E>(&mut self, until_ms: i64, mut read: impl FnMut(Option<&Hint>, usize) -> Result<Vec<Hint>, E>) -> Result<Option<Hint>, E> {
         while self.may_have(until_ms) {
             if self.ahead.is_empty() && !self.at_end {
                 self.ahead = read(self.passed.as_ref(), READ_AHEAD)?.into();

@@ -36,8 +36,8 @@ use crate::live::Live;
 use crate::state::{Budget, StateDir};
 use crate::telemetry::metrics::Metrics;
 use rdkafka::ClientConfig;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tripline_core::protocol::TaskId;
 use tripline_core::tick::Layout;
 

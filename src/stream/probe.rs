@@ -107,12 +107,7 @@ struct Probe {
 impl Probe {
     fn connect(shared: &Arc<Shared>) -> Result<Probe, KafkaError> {
         let client = |isolation| changelog::client(&shared.base, &shared.config.app.id, isolation);
-        Ok(Probe {
-            shared: shared.clone(),
-            committed: client(Isolation::Committed)?,
-            ends: client(Isolation::Uncommitted)?,
-            looked: None,
-        })
+        Ok(Probe { shared: shared.clone(), committed: client(Isolation::Committed)?, ends: client(Isolation::Uncommitted)?, looked: None })
     }
 
     fn is_at_end(&self, task: TaskId, next: i64) -> bool {

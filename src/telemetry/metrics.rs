@@ -248,7 +248,8 @@ impl Metrics {
         let clamped =
             t.counter("clamped", "Observations whose event time was ahead of the reference time and was capped to it, committed.");
         let ticks = t.counter("ticks", "Ticks read by tasks, committed: records of the observations topic that are no observations.");
-        let timed_decisions = t.counter("timed_decisions", "Decisions that passing time caused, committed; they are among the decisions, too.");
+        let timed_decisions =
+            t.counter("timed_decisions", "Decisions that passing time caused, committed; they are among the decisions, too.");
         let subkeys_dropped = t.counter(
             "subkeys_dropped",
             "Decisions marked partial, because a rule had more sub-keys for the entity than its bound, committed.",

@@ -71,7 +71,8 @@ impl Waiting {
     }
 
     fn event(&mut self, user: &str, event_type: &str, at_ms: i64) -> String {
-        let event = json!({ "event_id": format!("{user}-{event_type}-{at_ms}"), "event_type": event_type, "event_time": at_ms, "user_id": user });
+        let event =
+            json!({ "event_id": format!("{user}-{event_type}-{at_ms}"), "event_type": event_type, "event_time": at_ms, "user_id": user });
         self.produced.push(event.to_string());
         event.to_string()
     }
@@ -115,8 +116,11 @@ impl Waiting {
     /// The decisions are those of the pure engine over the same events, once their time has passed.
     fn assert_replayed(&self) -> Result<()> {
         let input = self.line.file("events.ndjson");
-        let mut events: Vec<(i64, &String)> =
-            self.produced.iter().map(|e| Ok((serde_json::from_str::<Value>(e)?["event_time"].as_i64().context("a time")?, e))).collect::<Result<_>>()?;
+        let mut events: Vec<(i64, &String)> = self
+            .produced
+            .iter()
+            .map(|e| Ok((serde_json::from_str::<Value>(e)?["event_time"].as_i64().context("a time")?, e)))
+            .collect::<Result<_>>()?;
         events.sort();
         std::fs::write(&input, events.into_iter().map(|(_, e)| format!("{e}\n")).collect::<String>())?;
         let until = tripline_core::time::format_rfc3339_ms(now_ms());

@@ -3,7 +3,7 @@
 use super::*;
 use crate::state::Hint;
 use crate::stream::probe::{Prober, Question};
-use crate::stream::process::{Firing, Fired};
+use crate::stream::process::{Fired, Firing};
 use rdkafka::Timestamp;
 use std::collections::HashSet;
 use tripline_core::observation::MAX_AHEAD_MS;
@@ -142,9 +142,10 @@ impl Driver {
             return None;
         }
         let routed = self.shared.is_routed();
-        let times = self.tasks.iter().filter(|(id, _)| id.topic == 0).map(|(_, task)| {
-            if routed { task.sources.as_ref().and_then(SourceTimes::now) } else { Some(reached_by(task.stream_time_ms)) }
-        });
+        let times =
+            self.tasks.iter().filter(|(id, _)| id.topic == 0).map(|(_, task)| {
+                if routed { task.sources.as_ref().and_then(SourceTimes::now) } else { Some(reached_by(task.stream_time_ms)) }
+            });
         times.min().flatten()
     }
 
@@ -272,7 +273,10 @@ impl Driver {
     /// What is due for one entity cannot be fired, however often it is tried: the others go on without it.
     fn pass_over(&mut self, id: TaskId, rejection: Rejection) {
         let (topic, partition, reason) = (self.shared.topic(id), id.partition, rejection.reason.name());
-        error!(lane = self.number, topic, partition, reason, "what is due for one entity cannot be fired and is passed over: please report it");
+        error!(
+            lane = self.number,
+            topic, partition, reason, "what is due for one entity cannot be fired and is passed over: please report it"
+        );
         if let (Some(hint), Some(task)) = (self.processor.take_looking(), self.tasks.get_mut(&id)) {
             if task.stuck.len() >= STUCK_AT_MOST {
                 task.stuck.clear();
