@@ -35,7 +35,7 @@ allowed_lateness: 1s
  detect: {count: {any_of: [{at_least: 12, within: 3s}, {at_least: 90, within: 30s}]}}, signal: {type: count}}
 ---
 {schema: 1, id: t.rate, version: 1, title: rate, mode: enforce, on: http_request, by: device,
- detect: {rate: {burst: 8, refill: 1/200ms}}, signal: {type: rate, once_per: 3s}}
+ detect: {rate: {burst: 4, refill: 1/1s}}, signal: {type: rate, once_per: 3s}}
 ---
 {schema: 1, id: t.distinct, version: 1, title: distinct, mode: enforce, on: http_request, by: ip,
  detect: {distinct: {of: path, at_least: 9, within: 2s}}, signal: {type: distinct}}

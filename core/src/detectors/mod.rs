@@ -121,6 +121,7 @@ impl Firing {
             Figure::Sum(sum) => format!("a sum of {} in {within}", thousandths(sum)),
             Figure::Share(share) => format!("{}% of {count} in {within}", thousandths(share.saturating_mul(100))),
             Figure::Steps => format!("{count} events in their order in {within}"),
+            Figure::Absence if count == 1 => format!("one event, and then nothing for {within}"),
             Figure::Absence => format!("{count} events in their order, and then nothing for {within}"),
             Figure::New => format!("not seen for {within}"),
         }

@@ -58,7 +58,7 @@ fn every_problem_of_every_file_is_reported_with_its_place() {
 R003 a.yaml:1:1 `title` is missing in a rule
 R002 a.yaml:4:1 unknown key `titel` in a rule | did you mean `title`?
 R006 a.yaml:5:7 `mode` is `enforc`, which it cannot be | did you mean `enforce`? one of: off, shadow, signal, alert, enforce
-R006 a.yaml:12:7 `kind` is `flagz`, which it cannot be | did you mean `flags`? one of: rule, lists, profiles, flags, policy, settings
+R006 a.yaml:12:7 `kind` is `flagz`, which it cannot be | did you mean `flags`? one of: rule, lists, profiles, flags, policy, settings, predicates
 R002 a.yaml:17:15 unknown key `defualt` in a flag | did you mean `default`?
 R004 b.yaml:3:10 `version` needs a whole number, this is text
 R005 b.yaml:7:21 `at_least` is 0, it must be 1 to 1000000 | 1 fires on every event that passes `when`
