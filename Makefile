@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR
 EVERYTHING := --release --workspace --all-targets
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo bench lint check-compose dist first-build
+.PHONY: help setup build test demo bench bench-engine fuzz lint check-compose dist first-build
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ demo: setup first-build ## Watch the whole line at work, on a real Kafka (under 
 bench: setup first-build ## Measure throughput and latency on a real Kafka
 	@cargo build $(EVERYTHING)
 	"$(CARGO_TARGET_DIR)/release/bench" $(BENCH)
+
+bench-engine: setup first-build ## Measure the engine and its state store without a broker
+	cargo bench --bench engine
+
+fuzz: setup ## Fuzz rule loader, expressions, events and states, ten minutes each (FUZZ_SECONDS; needs cargo-fuzz and a nightly)
+	@scripts/fuzz.sh
 
 lint: ## Check format and lints
 	cargo fmt --all --check

@@ -75,7 +75,7 @@ pub fn run(args: &TestArgs, global: &Global) -> Result<u8, Failure> {
         Output::Json => print(&format!("{:#}\n", as_json(&tested, &findings)))?,
         Output::Table => print(&text(&tested, &findings, &totals))?,
     };
-    let is_clean = totals.failed == 0 && totals.ok > 0 && findings.problems.is_empty() && !(args.strict && !findings.warnings.is_empty());
+    let is_clean = totals.failed == 0 && totals.ok > 0 && findings.problems.is_empty() && (!args.strict || findings.warnings.is_empty());
     Ok(if is_clean { code::OK } else { code::FINDINGS })
 }
 
