@@ -122,6 +122,7 @@ pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: 
         engine,
         mapping,
         needs_time: engine.needs_time(),
+        stream_time_ms: i64::MIN,
         states: HashMap::default(),
         due: Due::default(),
         key: String::new(),
@@ -147,6 +148,7 @@ struct Replay<'a> {
     engine: &'a Engine,
     mapping: Option<&'a Mapping>,
     needs_time: bool,
+    stream_time_ms: i64,
     states: HashMap<String, ActorState, foldhash::fast::RandomState>,
     due: Due,
     /// Reused for every lookup.
@@ -200,10 +202,13 @@ impl Replay<'_> {
     }
 
     /// Fires what is due at this stream time, in order of time and entity.
-    fn fire(&mut self, stream_time_ms: i64, decisions: &mut Vec<Decision>) {
+    fn fire(&mut self, reached_ms: i64, decisions: &mut Vec<Decision>) {
         if !self.needs_time {
             return;
         }
+        // A line that is older than one before it turns no time back.
+        self.stream_time_ms = self.stream_time_ms.max(reached_ms);
+        let stream_time_ms = self.stream_time_ms;
         let (engine, states) = (self.engine, &mut self.states);
         self.due.take(stream_time_ms.saturating_sub(engine.lateness_ms()), |key, entity| {
             let state = states.get_mut(key)?;

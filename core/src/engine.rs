@@ -225,7 +225,7 @@ impl Engine {
         let event = &observation.event;
         let policy = &self.rules.policy;
         let at = event.event_time_ms;
-        state.expire(at);
+        state.expire(at, observation.reference_ms);
         if let (Some(lateness), Some(newest)) = (policy.allowed_lateness_ms, state.newest_ms)
             && at < newest.saturating_sub(lateness)
         {
@@ -290,7 +290,7 @@ impl Engine {
             slot.end_ms = slot.end_ms.max(seen.end_ms.saturating_add(once_per_ms).saturating_add(late_ms));
             let fires = match effect {
                 Some(Effect::CountOnly) => {
-                    slot.edge.on &= !seen.lapsed;
+                    slot.edge.on &= seen.holds && !seen.lapsed;
                     None
                 }
                 _ => edge::take(&mut slot.edge, &seen, rule.detector.rhythm(), at_ms, once_per_ms),

@@ -13,6 +13,10 @@ mod memory;
 pub use codec::StateError;
 pub use memory::{Cell, Edge, Memory, Pending, Ring, Run, Step};
 
+/// How long past [`ActorState::delete_after_ms`] a state reads as what it was: one day of reference time. It may be deleted
+/// after that, and not before, so that no decision depends on whether it was.
+pub const DELETE_GRACE_MS: i64 = 86_400_000;
+
 /// How long past its end a slot is kept for events that arrive out of order, in milliseconds of the entity's own time.
 pub const SLOT_GRACE_MS: i64 = 60_000;
 
@@ -79,9 +83,11 @@ pub enum Room {
 }
 
 impl ActorState {
-    /// Empties it if the event comes after its expiry. What waits for a time to come stays.
-    pub fn expire(&mut self, event_ms: i64) {
-        if self.newest_ms.is_some() && event_ms > self.expire_at_ms {
+    /// Empties it if the event comes after its expiry, or its record so late that the state may be gone. What waits for a time
+    /// to come stays.
+    pub fn expire(&mut self, event_ms: i64, reference_ms: i64) {
+        let may_be_gone = reference_ms > self.delete_after_ms.saturating_add(DELETE_GRACE_MS) && self.next_due_ms().is_none();
+        if self.newest_ms.is_some() && (event_ms > self.expire_at_ms || may_be_gone) {
             let waiting = std::mem::take(&mut self.slots).into_iter().filter(|slot| slot.next_due_ms().is_some()).collect();
             *self = ActorState { changed: true, slots: waiting, delete_after_ms: self.delete_after_ms, ..ActorState::default() };
         }
@@ -98,7 +104,12 @@ impl ActorState {
     /// reference time.
     pub fn keep(&mut self, event_ms: i64, reference_ms: i64) {
         let still_ms = self.expire_at_ms.saturating_sub(event_ms).max(0);
-        self.delete_after_ms = self.delete_after_ms.max(reference_ms.saturating_add(still_ms));
+        let until_ms = reference_ms.saturating_add(still_ms);
+        if until_ms > self.delete_after_ms {
+            self.delete_after_ms = until_ms;
+            // A state that holds nothing is not written for its own sake.
+            self.changed |= self.newest_ms.is_some();
+        }
     }
 
     /// Notes which windows the rules have (a hash), so that what is remembered since a change is known to be partial.
@@ -244,6 +255,18 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_may_be_gone_reads_as_gone_and_not_before() {
+        let mut state = ActorState::default();
+        state.note(1_000, 500);
+        state.keep(1_000, 2_000);
+        state.remember(77, 16);
+        state.expire(1_100, 2_500 + DELETE_GRACE_MS);
+        assert!(state.has_seen(77));
+        state.expire(1_100, 2_501 + DELETE_GRACE_MS);
+        assert!(!state.has_seen(77), "a sweep may have deleted it");
+    }
+
+    #[test]
     fn past_its_expiry_a_state_is_empty_but_for_what_waits() {
         let mut state = ActorState::default();
         state.note(1_000, 500);
@@ -252,9 +275,10 @@ mod tests {
         let memory = Memory::Sequence { runs: Vec::new(), pending: vec![pending.clone()] };
         state.put(fixed(1, 0, 1_200, 3), 64);
         state.put(Slot { memory, ..fixed(2, 0, 1_200, 0) }, 64);
-        state.expire(1_500);
+        state.keep(1_000, 1_000);
+        state.expire(1_500, 1_500);
         assert!(state.has_seen(77));
-        state.expire(1_501);
+        state.expire(1_501, 1_501);
         assert_eq!(state.newest_ms, None);
         assert!(!state.has_seen(77) && state.slot(1, 0).is_none());
         assert_eq!(state.take_due(8_999), None);

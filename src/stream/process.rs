@@ -59,6 +59,8 @@ pub struct Processor {
     selection: Selection,
     decisions: Vec<Decision>,
     key: String,
+    /// Reference time of the observation that was looked at last, milliseconds.
+    pub reference_ms: i64,
     /// A rule of the engine in use fires on time.
     pub needs_time: bool,
     /// The hint that is being looked at.
@@ -100,6 +102,7 @@ impl Processor {
             selection: Selection::default(),
             decisions: Vec::new(),
             key: String::new(),
+            reference_ms: 0,
             needs_time: false,
             looking: None,
         }
@@ -154,6 +157,7 @@ impl Processor {
                 return Ok(0);
             }
         };
+        self.reference_ms = observation.reference_ms;
         let (selection, decisions, key) = (&mut self.selection, &mut self.decisions, &mut self.key);
         decisions.clear();
         let needs_state = engine.select(&observation, selection);

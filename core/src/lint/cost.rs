@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 
 /// The most that one rule may remember of one entity: 1 MiB. More is a problem of the rule (R015).
 pub const MAX_RULE_BYTES: usize = 1 << 20;
+/// The most that the rules of a pack together may remember of one entity: 1 000 000 bytes. A state is one record of the
+/// changelog, and a topic takes records of that size whatever the settings.
+pub const MAX_ENTITY_BYTES: usize = 1_000_000;
 /// What the rules of a pack together should not exceed for one entity, unless the caller says otherwise: 64 KiB.
 pub const DEFAULT_BUDGET_BYTES: usize = 64 << 10;
 

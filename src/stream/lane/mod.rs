@@ -29,11 +29,10 @@ use tripline_core::engine::Engine;
 use tripline_core::protocol::start::{LAYOUT, Local, Marker, Metadata};
 use tripline_core::protocol::{CommitId, Committed, Effect, Failure, Found, Input, Lane as Protocol, Phase, TaskId};
 use tripline_core::rejection::Rejection;
+use tripline_core::state::DELETE_GRACE_MS;
 
 /// Fenced this often within a minute means that another process has our identity.
 const FENCED_LIMIT: usize = 3;
-/// How long after its expiry, in record time, a state is deleted.
-const SWEEP_GRACE_MS: i64 = 86_400_000;
 /// Time between two looks for expired states.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Aborts without a commit in between before the lane slows down and says so.
@@ -301,6 +300,7 @@ impl Driver {
                 task.decisions += decided;
                 let timestamp_ms = record.timestamp().to_millis().unwrap_or(-1);
                 task.stream_time_ms = task.stream_time_ms.max(timestamp_ms);
+                task.input_time_ms = task.input_time_ms.max(self.processor.reference_ms);
                 if let Ok(Arrival::Tick(Some(sources))) = arrival {
                     task.hear(sources);
                 }
@@ -423,7 +423,7 @@ impl Driver {
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
             for task in self.tasks.values_mut() {
-                let before_ms = task.stream_time_ms.saturating_sub(SWEEP_GRACE_MS);
+                let before_ms = task.input_time_ms.saturating_sub(DELETE_GRACE_MS);
                 if let Some(state) = &mut task.state
                     && let Err(error) = state.sweep(before_ms)
                 {

@@ -24,6 +24,9 @@ pub(super) struct Task {
     pub(super) found_fingerprint: String,
     /// Newest record time, milliseconds: the stream time of a task with one source. In the open transaction, and committed.
     pub(super) stream_time_ms: i64,
+    /// Greatest reference time of an observation since the start, milliseconds: the clock by which states are deleted. Not
+    /// the record's own time, which in routed mode is the present also while an old backlog is read.
+    pub(super) input_time_ms: i64,
     committed_time_ms: i64,
     /// Routed mode, while rules need time: the sources. `former` is what is committed, if the open transaction changed them.
     pub(super) sources: Option<SourceTimes>,
@@ -60,6 +63,7 @@ impl Task {
             last_committed: None,
             found_fingerprint: ready.fingerprint,
             stream_time_ms: ready.stream_time_ms,
+            input_time_ms: 0,
             committed_time_ms: ready.stream_time_ms,
             sources: ready.sources,
             former: None,

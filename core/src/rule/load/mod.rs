@@ -23,6 +23,7 @@ use super::{FlagDecl, Policy, Rule, RuleSet};
 use crate::diagnostic::Diagnostic;
 use crate::expr::Scope;
 use crate::hash;
+use crate::lint::cost;
 use outline::Outline;
 use report::{Place, Report};
 use serde_json::{Map, Value};
@@ -85,6 +86,17 @@ pub fn load(files: &[SourceFile], settings: &Map<String, Value>) -> Result<RuleS
         settings::substitute(document, &values, &mut report);
     }
     let set = assemble(&documents, digest(&files, settings), &mut report);
+    if report.is_empty() {
+        for (kind, bytes) in cost::of(&set).kinds.iter().filter(|(_, bytes)| **bytes > cost::MAX_ENTITY_BYTES) {
+            let message = format!("the rules may remember {bytes} bytes of one {kind}, at most {} are allowed", cost::MAX_ENTITY_BYTES);
+            report.global(
+                codes::LIMIT,
+                "rules",
+                message,
+                Some("lower `per_max` or thresholds; `tripline check` lists every rule's bytes".into()),
+            );
+        }
+    }
     match report.finish() {
         Some(problems) => Err(problems),
         None => Ok(set),

@@ -266,8 +266,17 @@ fn bounds_are_enforced_with_their_figure() {
 }
 
 #[test]
+fn a_pack_that_could_remember_more_than_a_record_holds_is_refused() {
+    let rule = RULE.replace("{match: {}}", "{count: {at_least: 64, within: 1h}}\nper: path\nper_max: 1500");
+    let two = format!("{rule}---\n{}", rule.replace("http.any", "http.other"));
+    assert_eq!(problems(&rule), "no problem");
+    let found = problems(&two);
+    assert!(found.contains("R015") && found.contains("bytes of one user, at most 1000000 are allowed"), "{found}");
+}
+
+#[test]
 fn a_flood_of_problems_is_cut_short_and_counted() {
-    let text = format!("schema: 1\nkind: lists\nlists: {{a: [{}]}}\n---\n{RULE}", "1,".repeat(99_000));
+    let text = format!("schema: 1\nkind: lists\nlists: {{a: [{}]}}\n---\n{RULE}", "true,".repeat(99_000));
     let found = problems(&text);
     assert_eq!(found.lines().count(), report::MAX_PROBLEMS + 1);
     assert!(found.ends_with("R015 rules:0:0 and 98000 more problems | the first 1000 are listed\n"), "{}", &found[found.len() - 200..]);

@@ -124,7 +124,8 @@ fn golden_version_1() {
     state.note(NOW, 600_000);
     state.keep(NOW, NOW + 500);
     state.remember(0x0102_0304_0506_0708, 16);
-    state.put(plain(7, 0, NOW + 60_000, Memory::Fixed { end_ms: NOW + 60_000, count: 20 }), 64);
+    let fixed = plain(7, 0, NOW + 60_000, Memory::Fixed { end_ms: NOW + 60_000, count: 20 });
+    state.put(Slot { edge: Edge { on: true, ..Edge::default() }, ..fixed }, 64);
     let window = Memory::Window { times_ms: vec![NOW - 10_000, NOW], rings: Vec::new() };
     state.put(Slot { edge: Edge { on: true, ..Edge::default() }, ..plain(7, 9, NOW + 60_000, window) }, 64);
     state.put(Slot { edge: Edge { fired_ms: NOW, ..Edge::default() }, ..plain(8, 0, NOW + 60_000, Memory::Nothing) }, 64);

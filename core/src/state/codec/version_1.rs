@@ -33,7 +33,11 @@ fn decode_slot(input: &mut Input<'_>, newest: i64) -> Result<Slot, StateError> {
     let end_ms = input.time(newest)?;
     let mut edge = Edge::default();
     let memory = match tag >> 1 {
-        0 => Memory::Fixed { end_ms, count: input.small()? },
+        0 => {
+            // It fired when its count was the threshold, and wrote that down nowhere. Below it this means nothing.
+            edge.on = true;
+            Memory::Fixed { end_ms, count: input.small()? }
+        }
         1 => {
             let header = input.varint()?;
             edge.on = header & 1 == 1;
