@@ -200,7 +200,7 @@ impl Kafka {
         let mut ends = BTreeMap::new();
         let mut start = TopicPartitionList::new();
         for partition in partitions_of(&consumer, topic)? {
-            let (low, end) = consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT)?;
+            let (low, end) = watermarks(&consumer, topic, partition)?;
             if end > low {
                 ends.insert(partition, end);
                 start.add_partition_offset(topic, partition, Offset::Beginning)?;
@@ -230,7 +230,7 @@ impl Kafka {
     /// The last stable offset of every partition: where a read_committed consumer ends.
     pub fn end_offsets(&self, topic: &str) -> Result<BTreeMap<i32, i64>> {
         let consumer: BaseConsumer = self.client_config().set("isolation.level", "read_committed").create()?;
-        let end = |partition| Ok((partition, consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT)?.1));
+        let end = |partition| Ok((partition, watermarks(&consumer, topic, partition)?.1));
         partitions_of(&consumer, topic)?.into_iter().map(end).collect()
     }
 
@@ -266,6 +266,22 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
     let found = found.with_context(|| format!("there is no topic {topic}"))?;
     ensure!(found.partitions().iter().all(|p| p.leader() >= 0), "a partition of {topic} has no leader");
     Ok(found.partitions().iter().map(|p| p.id()).collect())
+}
+
+/// The first and the next offset of a partition. Metadata knows the leader of a new topic a moment before the leader does.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64)> {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition};
+    let deadline = Instant::now() + REQUEST_LIMIT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT) {
+            Err(KafkaError::MetadataFetch(NotLeaderForPartition | LeaderNotAvailable | UnknownTopicOrPartition))
+                if Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            found => return found.with_context(|| format!("could not look up the offsets of {topic}/{partition}")),
+        }
+    }
 }
 
 fn enqueue(producer: &BaseProducer<Undelivered>, topic: &str, record: &Record) -> Result<()> {
