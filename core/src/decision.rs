@@ -1,15 +1,18 @@
-//! What policy says about one entity because of one event, with the reason; and the alert that a person sees.
+//! What policy says about one entity because of one event, with the receipt.
 //!
 //! These are wire types: the JSON Schemas under `schemas/` are generated from them. Every text in them is masked or
 //! safe: `metadata` and `masked_payload` went through [`crate::mask`].
 
 use crate::entity::{Entity, EntityKind};
+use crate::policy::Action;
 use crate::rule::{Category, Severity};
+use crate::score::{Axis, Milli};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
-/// Version of the decision's and the alert's JSON.
+/// Version of the JSON of decisions, alerts and standing.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The strongest thing that happened, in anomaly-infra's words.
@@ -20,10 +23,58 @@ pub enum ActionTaken {
     Log,
     /// An alert goes out.
     Alert,
+    /// The app should allow less per time.
+    Throttle,
     /// The app should ask the user to prove who they are.
     StepUpReview,
     /// The app should refuse.
     Block,
+}
+
+impl From<Action> for ActionTaken {
+    fn from(action: Action) -> ActionTaken {
+        match action {
+            Action::Alert => ActionTaken::Alert,
+            Action::Throttle => ActionTaken::Throttle,
+            Action::StepUp => ActionTaken::StepUpReview,
+            Action::Block => ActionTaken::Block,
+        }
+    }
+}
+
+/// Points on the wire: a number with at most three decimals, from whole thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Points(pub i64);
+
+impl From<Milli> for Points {
+    fn from(milli: Milli) -> Points {
+        Points(milli.thousandths().into())
+    }
+}
+
+impl Serialize for Points {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 % 1_000 == 0 { serializer.serialize_i64(self.0 / 1_000) } else { serializer.serialize_f64(self.0 as f64 / 1_000.0) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Points {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Points, D::Error> {
+        let points = f64::deserialize(deserializer)?;
+        // Far beyond what can be, and far within what a float holds exactly.
+        let is_possible = points.abs() <= 1e9;
+        is_possible.then(|| Points((points * 1_000.0).round() as i64)).ok_or_else(|| serde::de::Error::custom("points out of range"))
+    }
+}
+
+impl JsonSchema for Points {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Points".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "number", "maximum": 100 })
+    }
 }
 
 /// Whom a decision is about.
@@ -53,28 +104,55 @@ impl EntityRef {
     }
 }
 
-/// One line of the receipt: the parts add up to the score.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// One line of the receipt: the lines of an axis add up to its score.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Contribution {
-    /// `id@version` of the rule.
+    /// `id@version` of the rule; `clamp` for what an axis has above 100, with negative points.
     pub rule: String,
-    /// Points it gave.
-    pub points: u8,
+    /// Points it adds.
+    pub points: Points,
     /// Why, in words: "20 in 60s".
     pub why: String,
+    /// What it speaks about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub axis: Option<Axis>,
+    /// The family of evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+    /// Seconds since its rule fired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<i64>,
+    /// What is left of it counts this much (1, 0.5, 0.25 or 0), by its rank in the family. Left out when it counts whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Points>,
+    /// How sure the rule says it is, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Points>,
+    /// The anomaly type, where the rule passes on what the app reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly_type: Option<String>,
+}
+
+/// A circumstance under which what fired weighs more or less.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContextApplied {
+    /// Its name in the policy.
+    pub id: String,
+    /// So many times.
+    pub times: Points,
 }
 
 /// An action that the score asked for and that did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HeldBack {
-    /// `alert`, `step_up` or `block`.
+    /// `alert`, `throttle`, `step_up` or `block`.
     pub action: String,
-    /// By what: `flag:ANOMALY_BLOCKING_ENABLED`, `mode:signal`, `exception:link-checker`.
+    /// By what: `flag:ANOMALY_BLOCKING_ENABLED`, `mode:signal`, `exception:link-checker`, `entity:tenant`, `families`.
     pub by: String,
 }
 
 /// A decision.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Decision {
     /// Version of this JSON: 1.
     pub schema_version: u32,
@@ -92,10 +170,14 @@ pub struct Decision {
     pub anomaly_type: Option<String>,
     /// What the behaviour is about.
     pub category: Option<Category>,
-    /// Severity of the profile.
+    /// Severity of the score, and never more than a step below the strongest reason's. With `decide: per_signal` the
+    /// profile's.
     pub severity: Severity,
-    /// 0 to 100.
+    /// 0 to 100: the highest axis, in whole points.
     pub risk_score: u8,
+    /// The score of each axis that has one. With `decide: per_signal` none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub axes: BTreeMap<Axis, Points>,
     /// The strongest thing that happened.
     pub action_taken: ActionTaken,
     /// A person should see it.
@@ -104,7 +186,16 @@ pub struct Decision {
     pub should_step_up: bool,
     /// The app should refuse.
     pub should_block: bool,
-    /// Actions that the score asked for and that flags or modes held back.
+    /// The app should allow less per time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub should_throttle: bool,
+    /// With `should_throttle`: milliseconds between two requests that are allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle_interval_ms: Option<u64>,
+    /// When the strongest action ends if nothing else happens, RFC 3339 in UTC. Nobody need act on it after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// Actions that the score asked for and that something held back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_back: Vec<HeldBack>,
     /// Safe to show to the user.
@@ -112,8 +203,14 @@ pub struct Decision {
     /// For the operator.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub internal_message: String,
+    /// `id@version` of the rules that fired, in the pack's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fired: Vec<String>,
     /// The receipt.
     pub contributions: Vec<Contribution>,
+    /// What made the points of what fired more or less.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub context: Vec<ContextApplied>,
     /// What the rule recorded, masked.
     pub metadata: Map<String, Value>,
     /// The event's `data`, masked.
@@ -152,7 +249,7 @@ pub struct Decision {
     /// What it says may be less than the whole: the rule has looked back this far for a shorter time than it looks back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub warming: bool,
-    /// Firings of this rule about this entity that were held back since the one before.
+    /// Firings of these rules about this entity that were held back since the ones before.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suppressed: u32,
     /// When it was due, RFC 3339 in UTC, for a decision that the passing of time made; the event is the one that opened it.
@@ -161,6 +258,9 @@ pub struct Decision {
     /// The rule only watches (`mode: shadow`): the decision went to `topics.shadow`, and nobody was asked to act.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
+    /// `id@version` of the policy.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub policy: String,
     /// Digest of the rule pack and its settings.
     pub rules: String,
     /// Digest of the flags.
@@ -169,38 +269,4 @@ pub struct Decision {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-/// What happened to an alert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AlertState {
-    /// It is new.
-    Opened,
-}
-
-/// Something a person should see.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Alert {
-    /// Version of this JSON: 1.
-    pub schema_version: u32,
-    /// UUIDv5 over the opening decision's id and the rule's.
-    pub alert_id: String,
-    /// What happened to it.
-    pub state: AlertState,
-    /// The decision that opened it.
-    pub decision: Decision,
-}
-
-impl Alert {
-    /// The alert that a decision opens.
-    pub fn opened_by(decision: &Decision) -> Alert {
-        let rule = decision.contributions.first().map_or("", |c| c.rule.split('@').next().unwrap_or(""));
-        Alert {
-            schema_version: SCHEMA_VERSION,
-            alert_id: crate::hash::derived_id(&[&decision.decision_id, rule]).to_string(),
-            state: AlertState::Opened,
-            decision: decision.clone(),
-        }
-    }
 }

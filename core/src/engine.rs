@@ -1,18 +1,30 @@
-//! Observation, actor state and rules in; decisions out. The only door, used by run, replay and tests.
+//! Observation, actor state and rules in; decisions, alerts and standing out. The only door, used by run, replay and tests.
+//!
+//! Rules look at an event in the pack's order ([`Engine::apply`]). What fires makes a decision each (`decide: per_signal`,
+//! [`mod@decide`]), or is weighed together, with what is held against the entity already ([`weigh`]).
+
+mod alerts;
+mod decide;
+#[cfg(test)]
+mod tests;
+mod weigh;
 
 use crate::address::{Addressing, Kinds};
-use crate::decision::{ActionTaken, Contribution, Decision, EntityRef, HeldBack, SCHEMA_VERSION};
-use crate::detectors::{Firing, Look, edge};
+use crate::alert::Alert;
+use crate::decision::Decision;
+use crate::detectors::{Firing, Look, ScoreLook, edge};
 use crate::entity::Entity;
-use crate::event::{Event, Text};
+use crate::event::Event;
 use crate::expr::Expr;
 use crate::expr::plan::{Plan, PlanRule, Scratch};
 use crate::flags::{BoundFlags, FlagSnapshot, FlagUser};
+use crate::hash;
 use crate::observation::{Observation, Position};
-use crate::rule::{Action, By, Effect, Exception, Mode, Profile, Recorded, Rule, RuleSet, Severity, SignalType};
-use crate::state::{ActorState, Edge, Memory, Room, SLOT_GRACE_MS, Slot};
-use crate::{hash, mask, resource, time};
-use serde_json::Map;
+use crate::policy::Decide;
+use crate::rule::{By, Effect, Exception, Mode, Rule, RuleSet, SignalType};
+use crate::score::reasons::Reasons;
+use crate::standing::StandingChange;
+use crate::state::{ActorState, Due, Edge, Memory, Room, SLOT_GRACE_MS, Slot};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +49,31 @@ pub enum Outcome {
     Duplicate,
 }
 
+/// What came of an event, or of the passing of time. Each list in the order in which it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Made {
+    /// Decisions, those of rules that only watch included.
+    pub decisions: Vec<Decision>,
+    /// Alerts opened, updated, resolved.
+    pub alerts: Vec<Alert>,
+    /// What became of an entity's standing.
+    pub standings: Vec<StandingChange>,
+}
+
+impl Made {
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.decisions.clear();
+        self.alerts.clear();
+        self.standings.clear();
+    }
+
+    /// Whether nothing was made.
+    pub fn is_empty(&self) -> bool {
+        self.decisions.is_empty() && self.alerts.is_empty() && self.standings.is_empty()
+    }
+}
+
 /// Rules and flags, consistent with each other, ready to decide.
 #[derive(Debug)]
 pub struct Engine {
@@ -56,6 +93,10 @@ pub struct Engine {
     by_slot: BTreeMap<u64, usize>,
     /// The predicates of all rules as one program.
     plan: Plan,
+    /// What their firings count for.
+    reasons: Reasons,
+    /// The rules that look at the score, in their order.
+    composites: Vec<usize>,
 }
 
 /// The rules that look at one event, found before its entity's state is touched.
@@ -108,9 +149,21 @@ const KEEP_AT_LEAST_MS: i64 = 3_600_000;
 /// The word in `blocked_by` that names our own decisions.
 const OWN_BLOCK: &str = "self";
 
-/// What is said of a firing besides its rule and event.
+/// What an event did to a rule.
+enum Shown<'a> {
+    /// Nothing that anybody need know.
+    Nothing,
+    /// Its condition is met, and it has fired for that already.
+    HeldBack(Firing, Option<&'a Exception>),
+    /// It fires.
+    Fires(Circumstances<'a>),
+}
+
+/// What is said of a firing besides its event.
 #[derive(Debug, Clone, Copy)]
 struct Circumstances<'a> {
+    /// Index of its rule.
+    rule: usize,
     firing: Firing,
     suppressed: u32,
     is_partial: bool,
@@ -129,6 +182,8 @@ impl Engine {
             .iter()
             .flat_map(|(slot, index)| [slot.to_le_bytes(), rules.rules[*index].detector.window_ms().to_le_bytes()].concat())
             .collect();
+        // Rules that look at the score are asked when something fired.
+        let composites: Vec<usize> = (0..rules.rules.len()).filter(|index| rules.rules[*index].detector.is_composite()).collect();
         let alternatives: Vec<Vec<&Expr>> = rules.rules.iter().map(|rule| rule.detector.alternatives()).collect();
         let plan_rules: Vec<PlanRule<'_>> = rules
             .rules
@@ -147,6 +202,8 @@ impl Engine {
             windows: hash::short(&windows).max(1),
             by_slot,
             plan,
+            reasons: Reasons::of(&rules),
+            composites,
             rules,
         }
     }
@@ -156,9 +213,10 @@ impl Engine {
         Engine { addressing, ..self }
     }
 
-    /// Whether some rule fires on the passing of time.
+    /// Whether the passing of time may bring something: a rule that fires on it, an action or an alert that ends.
     pub fn needs_time(&self) -> bool {
-        self.rules.rules.iter().any(|rule| rule.mode != Mode::Off && rule.detector.due().is_some())
+        let on = |rule: &Rule| rule.mode != Mode::Off && rule.detector.due().is_some();
+        !self.rules.policy.actions.is_empty() || self.rules.policy.decide == Decide::PerEvent || self.rules.rules.iter().any(on)
     }
 
     /// How much older than its entity's newest event an event may be, milliseconds; 0 when that is not judged.
@@ -202,6 +260,7 @@ impl Engine {
             let looks = |index: &usize| {
                 let rule = &self.rules.rules[*index];
                 rule.mode != Mode::Off
+                    && !rule.detector.is_composite()
                     && counts(rule, observation)
                     && (rule.include_own_blocks || !own_block)
                     && rule.detector.takes(event)
@@ -213,15 +272,15 @@ impl Engine {
         !selection.rules.is_empty() || policy.allowed_lateness_ms.is_some() || policy.remember_ids > 0 || self.emit == Emit::All
     }
 
-    /// Counts and evaluates one observation. Decisions are appended to `out`, in the order of the rules.
-    pub fn process(&self, observation: &Observation<'_>, state: &mut ActorState, out: &mut Vec<Decision>) -> Outcome {
+    /// Counts and evaluates one observation. What comes of it is appended to `out`.
+    pub fn process(&self, observation: &Observation<'_>, state: &mut ActorState, out: &mut Made) -> Outcome {
         let mut selection = Selection::default();
         self.select(observation, &mut selection);
         self.apply(observation, &selection, state, out)
     }
 
     /// [`Engine::process`] with the rules already selected.
-    pub fn apply(&self, observation: &Observation<'_>, selection: &Selection, state: &mut ActorState, out: &mut Vec<Decision>) -> Outcome {
+    pub fn apply(&self, observation: &Observation<'_>, selection: &Selection, state: &mut ActorState, out: &mut Made) -> Outcome {
         let event = &observation.event;
         let policy = &self.rules.policy;
         let at = event.event_time_ms;
@@ -241,39 +300,55 @@ impl Engine {
         if policy.allowed_lateness_ms.is_some() || policy.remember_ids > 0 {
             state.note(at, self.keep_ms);
         }
-        let before = out.len();
+        let before = out.decisions.len();
+        let mut fired = Vec::new();
         for &index in &selection.rules {
-            let rule = &self.rules.rules[index];
-            if let Some(circumstances) = self.show(rule, observation, state) {
-                out.push(self.decide(observation, rule, circumstances));
+            match (self.show(index, observation, None, state), policy.decide) {
+                (Shown::Nothing, _) | (Shown::HeldBack(..), Decide::PerSignal) => {}
+                (Shown::HeldBack(firing, exception), Decide::PerEvent) => self.refresh(index, observation, firing, exception, state),
+                (Shown::Fires(circumstances), Decide::PerSignal) => self.decide(observation, circumstances, state, out),
+                (Shown::Fires(circumstances), Decide::PerEvent) => fired.push(circumstances),
             }
         }
+        if !fired.is_empty() {
+            self.weigh(observation, at, fired, state, out);
+        }
         state.keep(at, observation.reference_ms);
-        if self.emit == Emit::All && out[before..].iter().all(|decision| decision.shadow) {
-            out.push(self.nothing(observation));
+        if self.emit == Emit::All && out.decisions[before..].iter().all(|decision| decision.shadow) {
+            out.decisions.push(self.nothing(observation, state));
         }
         Outcome::Processed
     }
 
     /// Shows an event to one rule; answers what is to be said if it fires.
-    fn show<'r>(&self, rule: &'r Rule, observation: &Observation<'_>, state: &mut ActorState) -> Option<Circumstances<'r>> {
+    fn show(&self, index: usize, observation: &Observation<'_>, score: Option<&ScoreLook>, state: &mut ActorState) -> Shown<'_> {
+        let rule = &self.rules.rules[index];
         let event = &observation.event;
         let at_ms = event.event_time_ms;
         let holds = |e: &&Exception| e.expires_ms.is_none_or(|end| observation.reference_ms < end) && e.when.holds(event);
         let exception = rule.exceptions.iter().find(holds);
         let effect = exception.map(|e| e.effect);
         if effect == Some(Effect::Ignore) {
-            return None;
+            return Shown::Nothing;
         }
-        let look = Look { observation, at_ms, lateness_ms: self.lateness_ms() };
+        let look = Look { observation, at_ms, lateness_ms: self.lateness_ms(), score };
         let sub = rule.per.as_ref().map_or(0, |per| sub_key(per.eval(event)));
         let once_per_ms = rule.signal.once_per_ms;
         let fresh = match rule.detector.memory() {
             Some(memory) => memory,
             None if once_per_ms > 0 => Memory::Nothing,
             None => {
-                let firing = rule.detector.observe(&look, &mut Memory::Nothing).firing.filter(|_| effect != Some(Effect::CountOnly))?;
-                return Some(Circumstances { firing, suppressed: 0, is_partial: false, is_warming: false, exception, due_ms: None });
+                let firing = rule.detector.observe(&look, &mut Memory::Nothing).firing.filter(|_| effect != Some(Effect::CountOnly));
+                let fires = |firing| Circumstances {
+                    rule: index,
+                    firing,
+                    suppressed: 0,
+                    is_partial: false,
+                    is_warming: false,
+                    exception,
+                    due_ms: None,
+                };
+                return firing.map_or(Shown::Nothing, |firing| Shown::Fires(fires(firing)));
             }
         };
         state.note_windows(at_ms, self.windows);
@@ -309,16 +384,30 @@ impl Engine {
         let (seen, fires, is_warming, end_ms) = advanced;
         state.note(at_ms, end_ms.saturating_sub(at_ms));
         let is_partial = room == Room::Dropped || seen.room == Room::Dropped;
-        Some(Circumstances { firing: seen.firing?, suppressed: fires?, is_partial, is_warming, exception, due_ms: None })
+        match (seen.firing, fires) {
+            (Some(firing), Some(suppressed)) => {
+                Shown::Fires(Circumstances { rule: index, firing, suppressed, is_partial, is_warming, exception, due_ms: None })
+            }
+            (Some(firing), None) if effect != Some(Effect::CountOnly) => Shown::HeldBack(firing, exception),
+            _ => Shown::Nothing,
+        }
     }
 
-    /// Fires what waits in an entity's state and is due: everything whose due time and the allowed lateness together are not
-    /// after `stream_time_ms`, in the order of due times. Decisions are appended to `out`.
-    pub fn fire_due(&self, entity: &Entity<'_>, stream_time_ms: i64, state: &mut ActorState, out: &mut Vec<Decision>) {
+    /// Deals with what waits in an entity's state and is due: everything whose due time and the allowed lateness together are not
+    /// after `stream_time_ms`, in the order of due times. What comes of it is appended to `out`.
+    pub fn fire_due(&self, entity: &Entity<'_>, stream_time_ms: i64, state: &mut ActorState, out: &mut Made) {
         let until_ms = stream_time_ms.saturating_sub(self.lateness_ms());
-        while let Some((slot, sub, pending)) = state.take_due(until_ms) {
+        while let Some(due) = state.take_due(until_ms) {
+            let (slot, sub, pending) = match due {
+                Due::Rule(slot, sub, pending) => (slot, sub, pending),
+                Due::Ledger(due_ms) => {
+                    self.lapse(entity, due_ms, state, out);
+                    continue;
+                }
+            };
             // A rule that is gone, and one that is switched off by now, says nothing.
-            let Some(rule) = self.by_slot.get(&slot).map(|index| &self.rules.rules[*index]) else { continue };
+            let Some(&index) = self.by_slot.get(&slot) else { continue };
+            let rule = &self.rules.rules[index];
             let Ok(opening) = Observation::decode_about(Ok(entity.clone()), Some(&pending.opening)) else { continue };
             let user = flag_user(&opening.event);
             let is_on = |flag: Option<usize>| flag.is_none_or(|flag| self.flags.is_on(flag, user));
@@ -331,148 +420,28 @@ impl Engine {
             let edge = state.edge(slot, sub).unwrap_or(&mut aside);
             let (due_ms, room) = (pending.due_ms, Room::Free);
             let seen = crate::detectors::Seen { lapsed: true, firing: Some(firing), holds: false, end_ms: due_ms, room };
-            if let Some(suppressed) = edge::take(edge, &seen, rule.detector.rhythm(), due_ms, rule.signal.once_per_ms) {
-                let due_ms = Some(due_ms);
-                let circumstances = Circumstances { firing, suppressed, is_partial: false, is_warming: false, exception: None, due_ms };
-                out.push(self.decide(&opening, rule, circumstances));
+            let Some(suppressed) = edge::take(edge, &seen, rule.detector.rhythm(), due_ms, rule.signal.once_per_ms) else { continue };
+            let (is_partial, is_warming, exception, at_ms) = (false, false, None, due_ms);
+            let due_ms = Some(due_ms);
+            let circumstances = Circumstances { rule: index, firing, suppressed, is_partial, is_warming, exception, due_ms };
+            match self.rules.policy.decide {
+                Decide::PerSignal => self.decide(&opening, circumstances, state, out),
+                Decide::PerEvent => self.weigh(&opening, at_ms, vec![circumstances], state, out),
             }
+            state.keep(opening.event.event_time_ms, opening.reference_ms);
         }
     }
 
-    fn decide(&self, observation: &Observation<'_>, rule: &Rule, circumstances: Circumstances<'_>) -> Decision {
-        let event = &observation.event;
-        let signal = &rule.signal;
-        let (ty, ip_address) = match &signal.ty {
-            SignalType::Named(name) => (name.clone(), self.client_address(event).map(str::to_owned)),
-            // The app speaks for itself: its own words, its own address.
-            SignalType::Reported => (event.anomaly_type.as_deref().unwrap_or_default().to_owned(), owned(&event.ip_address)),
-        };
-        let Circumstances { firing, suppressed, is_partial, is_warming, exception, due_ms } = circumstances;
-        let profile = self.rules.profile(&ty);
-        let ordinal = due_ms.map_or_else(|| "0".to_owned(), |due| due.to_string());
-        let mut decision = self.bare(observation, &rule.id, &ordinal, profile);
-        let spared = exception.filter(|e| e.effect == Effect::NoAction);
-        self.act(rule.mode, spared, profile, flag_user(event), &mut decision);
-        decision.anomaly_type = Some(ty);
-        decision.category = Some(profile.category);
-        decision.user_message.clone_from(&signal.user_message);
-        decision.internal_message.clone_from(&signal.internal_message);
-        decision.contributions.push(Contribution {
-            rule: format!("{}@{}", rule.id, rule.version),
-            points: profile.risk_score,
-            why: if signal.ty == SignalType::Reported { "reported by the app".to_owned() } else { firing.why() },
-        });
-        let mut metadata: Map<_, _> = if signal.metadata_from_data { event.data.clone() } else { Map::new() };
-        for (name, recorded) in &signal.metadata {
-            let value = match recorded {
-                Recorded::Count => firing.count.into(),
-                Recorded::WindowSeconds => (firing.within_ms / 1_000).into(),
-                Recorded::Value => firing.value(),
-                Recorded::Expr(expr) => expr.eval(event).to_json(),
-            };
-            metadata.insert(name.clone(), value);
-        }
-        decision.metadata = mask::object(&metadata);
-        decision.status_code = signal.status_code.or(event.status_code);
-        if signal.resource {
-            (decision.resource_type, decision.resource_id) = resource::of_path(event.path.as_deref().unwrap_or_default());
-        }
-        decision.ip_address = ip_address;
-        decision.partial = is_partial;
-        decision.warming = is_warming;
-        decision.suppressed = suppressed;
-        decision.due_time = due_ms.map(time::format_rfc3339_ms);
-        decision.shadow = rule.mode == Mode::Shadow;
-        decision
+    /// The name of a flag that is off for a user.
+    fn off(&self, flag: usize, user: FlagUser<'_>) -> Option<String> {
+        (!self.flags.is_on(flag, user)).then(|| self.rules.flags[flag].name.clone())
     }
 
-    /// From score to action: thresholds, then flags, then the rule's mode, then its exceptions.
-    fn act(&self, mode: Mode, spared: Option<&Exception>, profile: Profile, user: FlagUser<'_>, decision: &mut Decision) {
-        let policy = &self.rules.policy;
-        for row in policy.actions.iter().filter(|row| profile.risk_score >= row.at) {
-            let by = match row.flag {
-                Some(flag) if !self.flags.is_on(flag, user) => Some(format!("flag:{}", self.rules.flags[flag].name)),
-                _ if mode == Mode::Shadow => Some("mode:shadow".to_owned()),
-                _ if mode == Mode::Signal => Some("mode:signal".to_owned()),
-                _ if mode == Mode::Alert && row.action != Action::Alert => Some("mode:alert".to_owned()),
-                _ => spared.map(|exception| format!("exception:{}", exception.id)),
-            };
-            match by {
-                Some(by) => decision.held_back.push(HeldBack { action: row.action.name().to_owned(), by }),
-                None => match row.action {
-                    Action::Alert => decision.should_alert = true,
-                    Action::StepUp => decision.should_step_up = true,
-                    Action::Block => decision.should_block = true,
-                },
-            }
-        }
-        let holds = |action: &&Action| match action {
-            Action::Alert => decision.should_alert,
-            Action::StepUp => decision.should_step_up,
-            Action::Block => decision.should_block,
-        };
-        decision.action_taken = match policy.precedence.iter().find(holds) {
-            Some(Action::Alert) => ActionTaken::Alert,
-            Some(Action::StepUp) => ActionTaken::StepUpReview,
-            Some(Action::Block) => ActionTaken::Block,
-            None => ActionTaken::Log,
-        };
-    }
-
-    /// The decision about an event on which nothing fired.
-    fn nothing(&self, observation: &Observation<'_>) -> Decision {
-        let quiet = Profile { risk_score: 0, severity: Severity::Low, ..self.rules.default_profile };
-        let mut decision = self.bare(observation, "", "0", quiet);
-        decision.ip_address = self.client_address(&observation.event).map(str::to_owned);
-        decision.status_code = observation.event.status_code;
-        decision
-    }
-
-    fn bare(&self, observation: &Observation<'_>, rule_id: &str, ordinal: &str, profile: Profile) -> Decision {
-        let event = &observation.event;
-        let event_id = event.event_id.as_deref().unwrap_or_default();
-        let entity = observation.entity.to_string();
-        Decision {
-            schema_version: SCHEMA_VERSION,
-            decision_id: hash::derived_id(&[&entity, event_id, rule_id, ordinal]).to_string(),
-            event_id: event_id.to_owned(),
-            event_time: time::format_rfc3339_ms(event.event_time_ms),
-            event_type: event.event_type.to_string(),
-            entity: EntityRef::from(&observation.entity),
-            anomaly_type: None,
-            category: None,
-            severity: profile.severity,
-            risk_score: profile.risk_score,
-            action_taken: ActionTaken::Log,
-            should_alert: false,
-            should_step_up: false,
-            should_block: false,
-            held_back: Vec::new(),
-            user_message: String::new(),
-            internal_message: String::new(),
-            contributions: Vec::new(),
-            metadata: Map::new(),
-            masked_payload: mask::object(&event.data),
-            status_code: None,
-            resource_type: None,
-            resource_id: None,
-            user_id: owned(&event.user_id),
-            tenant_id: owned(&event.tenant_id),
-            tenant_name: owned(&event.tenant_name),
-            ip_address: None,
-            path: owned(&event.path),
-            method: owned(&event.method),
-            user_agent: owned(&event.user_agent),
-            device_id: owned(&event.device_id),
-            request_id: owned(&event.request_id),
-            clamped: observation.clamped,
-            partial: false,
-            warming: false,
-            suppressed: 0,
-            due_time: None,
-            shadow: false,
-            rules: self.rules.digest.clone(),
-            flags: self.flags_digest.clone(),
+    /// The anomaly type of a rule's firing.
+    fn type_of<'e>(&'e self, rule: &'e Rule, event: &'e Event<'_>) -> &'e str {
+        match &rule.signal.ty {
+            SignalType::Named(name) => name,
+            SignalType::Reported => event.anomaly_type.as_deref().unwrap_or_default(),
         }
     }
 }
@@ -483,10 +452,6 @@ fn counts(rule: &Rule, observation: &Observation<'_>) -> bool {
         By::Actor => observation.is_actor,
         By::Kind(kind) => observation.entity.kind == kind,
     }
-}
-
-fn owned(text: &Text<'_>) -> Option<String> {
-    text.as_deref().map(str::to_owned)
 }
 
 fn flag_user<'e>(event: &'e Event<'_>) -> FlagUser<'e> {

@@ -1,11 +1,13 @@
 //! The wire formats as JSON Schemas (2020-12). `schemas/` holds what [`all`] makes; a test compares them.
 //!
-//! Decisions and alerts are the types themselves. Events are read by hand and dead letters are Kafka headers, so their
+//! Decisions, alerts and standing are the types themselves. Events are read by hand and dead letters are Kafka headers, so their
 //! shape is written down here a second time, for the schema only; tests keep it in step with the decoder.
 
-use crate::decision::{Alert, Decision, SCHEMA_VERSION};
+use crate::alert::Alert;
+use crate::decision::{Decision, SCHEMA_VERSION};
 use crate::event::MAX_ID_BYTES;
 use crate::rejection::Reason;
+use crate::standing::Standing;
 use crate::time::{EARLIEST_MS, LATEST_MS};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -186,11 +188,12 @@ fn stage(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// Every schema, by the name of its file.
-pub fn all() -> [(&'static str, Schema); 4] {
+pub fn all() -> [(&'static str, Schema); 5] {
     [
         ("alert.schema.json", with_bounds(generate::<Alert>("alert.schema.json"))),
         ("dead-letter.schema.json", require_only(generate::<DeadLetterSchema>("dead-letter.schema.json"), &DEAD_LETTER_REQUIRED)),
         ("decision.schema.json", with_bounds(generate::<Decision>("decision.schema.json"))),
+        ("standing.schema.json", with_bounds(generate::<Standing>("standing.schema.json"))),
         ("event.schema.json", require_only(generate::<EventSchema>("event.schema.json"), &EVENT_REQUIRED)),
     ]
 }

@@ -8,9 +8,12 @@
 //! The encoding is frozen per version: a new binary reads the versions before it, an old one refuses what it cannot read.
 
 mod codec;
+mod ledger;
 mod memory;
 
 pub use codec::StateError;
+pub use codec::ledger::{EPISODE_BYTES, HELD_BYTES, REST_BYTES};
+pub use ledger::{Episode, Force, Held, Ledger};
 pub use memory::{Cell, Edge, Memory, Pending, Ring, Run, Step};
 
 /// How long past [`ActorState::delete_after_ms`] a state reads as what it was: one day of reference time. It may be deleted
@@ -38,6 +41,8 @@ pub struct ActorState {
     pub(crate) seen: Vec<u64>,
     /// Sorted by (rule, sub).
     slots: Vec<Slot>,
+    /// What is held against it; `None` for nothing.
+    pub(crate) ledger: Option<Box<Ledger>>,
     /// Something changed since it was last encoded or decoded. Not part of the bytes.
     pub changed: bool,
 }
@@ -73,6 +78,15 @@ impl Slot {
     }
 }
 
+/// What a state waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// Something of a rule (its slot's and sub-key's hash).
+    Rule(u64, u64, Pending),
+    /// Something that is held against the entity ends at this time.
+    Ledger(i64),
+}
+
 /// What became of a request for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
@@ -89,7 +103,8 @@ impl ActorState {
         let may_be_gone = reference_ms > self.delete_after_ms.saturating_add(DELETE_GRACE_MS) && self.next_due_ms().is_none();
         if self.newest_ms.is_some() && (event_ms > self.expire_at_ms || may_be_gone) {
             let waiting = std::mem::take(&mut self.slots).into_iter().filter(|slot| slot.next_due_ms().is_some()).collect();
-            *self = ActorState { changed: true, slots: waiting, delete_after_ms: self.delete_after_ms, ..ActorState::default() };
+            let ledger = self.ledger.take().filter(|ledger| ledger.due_ms.is_some());
+            *self = ActorState { changed: true, slots: waiting, ledger, delete_after_ms: self.delete_after_ms, ..ActorState::default() };
         }
     }
 
@@ -97,6 +112,12 @@ impl ActorState {
     pub fn note(&mut self, event_ms: i64, keep_ms: i64) {
         self.newest_ms = Some(self.newest_ms.map_or(event_ms, |newest| newest.max(event_ms)));
         self.expire_at_ms = self.expire_at_ms.max(event_ms.saturating_add(keep_ms));
+        self.changed = true;
+    }
+
+    /// Notes that something about the entity matters until this event time, whichever event made it so.
+    pub fn retain(&mut self, until_ms: i64) {
+        self.expire_at_ms = self.expire_at_ms.max(until_ms);
         self.changed = true;
     }
 
@@ -192,17 +213,32 @@ impl ActorState {
 
     /// The earliest time that something in it waits for.
     pub fn next_due_ms(&self) -> Option<i64> {
-        self.slots.iter().filter_map(Slot::next_due_ms).min()
+        let ledger = self.ledger.as_ref().and_then(|ledger| ledger.due_ms);
+        self.slots.iter().filter_map(Slot::next_due_ms).chain(ledger).min()
     }
 
-    /// Takes out what waits for the earliest time of all, if that is not after `until_ms`; with its rule's and sub-key's
-    /// hash. Among equals the lower rule goes first.
-    pub fn take_due(&mut self, until_ms: i64) -> Option<(u64, u64, Pending)> {
-        let due = |slot: &Slot| slot.next_due_ms().filter(|due| *due <= until_ms);
-        let slot = self.slots.iter_mut().filter(|slot| due(slot).is_some()).min_by_key(|slot| slot.next_due_ms())?;
-        let pending = slot.memory.take_due()?;
+    /// Takes out what waits for the earliest time of all, if that is not after `until_ms`. Among equals the lower rule goes
+    /// first, and what is held against the entity last.
+    pub fn take_due(&mut self, until_ms: i64) -> Option<Due> {
+        let earliest_ms = self.next_due_ms().filter(|due_ms| *due_ms <= until_ms)?;
         self.changed = true;
-        Some((slot.rule, slot.sub, pending))
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.next_due_ms() == Some(earliest_ms)) {
+            let pending = slot.memory.take_due()?;
+            return Some(Due::Rule(slot.rule, slot.sub, pending));
+        }
+        self.ledger.as_mut()?.due_ms = None;
+        Some(Due::Ledger(earliest_ms))
+    }
+
+    /// What is held against the entity, to be changed and put back.
+    pub(crate) fn take_ledger(&mut self) -> Box<Ledger> {
+        self.ledger.take().unwrap_or_default()
+    }
+
+    /// Puts back what is held against the entity.
+    pub(crate) fn put_ledger(&mut self, ledger: Box<Ledger>) {
+        self.ledger = (!ledger.is_empty()).then_some(ledger);
+        self.changed = true;
     }
 
     /// The edge of a rule and sub-key, whether or not its slot still matters to new events.
@@ -214,7 +250,11 @@ impl ActorState {
     /// Roughly the bytes it takes in memory.
     pub fn memory_bytes(&self) -> usize {
         let memories: usize = self.slots.iter().map(|s| s.memory.heap_bytes()).sum();
-        size_of::<ActorState>() + self.slots.capacity() * size_of::<Slot>() + self.seen.capacity() * 8 + memories
+        size_of::<ActorState>()
+            + self.slots.capacity() * size_of::<Slot>()
+            + self.seen.capacity() * 8
+            + memories
+            + self.ledger.as_ref().map_or(0, |l| l.heap_bytes())
     }
 }
 
@@ -282,7 +322,7 @@ mod tests {
         assert_eq!(state.newest_ms, None);
         assert!(!state.has_seen(77) && state.slot(1, 0).is_none());
         assert_eq!(state.take_due(8_999), None);
-        assert_eq!(state.take_due(9_000), Some((2, 0, pending)));
+        assert_eq!(state.take_due(9_000), Some(Due::Rule(2, 0, pending)));
         assert_eq!(state.next_due_ms(), None);
     }
 }

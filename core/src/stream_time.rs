@@ -11,8 +11,7 @@
 //!
 //! In keyed mode and in a file there is one source, and its time is the greatest reference time seen ([`reached_by`]).
 
-use crate::decision::Decision;
-use crate::engine::Engine;
+use crate::engine::{Engine, Made};
 use crate::observation::Observation;
 use crate::state::ActorState;
 use crate::tick::{Layout, MAX_TOPICS, Tick};
@@ -118,7 +117,7 @@ pub fn reached_by(reference_ms: i64) -> i64 {
 /// Fires what an event proves to be over for its own entity, before it is counted: past the event's time minus the allowed
 /// lateness nothing older counts for this entity any more. So an entity that goes on acting gets its decisions without
 /// waiting for its task's other sources, and its state cannot expire under something that waits.
-pub fn settle(engine: &Engine, observation: &Observation<'_>, state: &mut ActorState, out: &mut Vec<Decision>) {
+pub fn settle(engine: &Engine, observation: &Observation<'_>, state: &mut ActorState, out: &mut Made) {
     let proven_ms = reached_by(observation.event.event_time_ms.min(observation.reference_ms));
     if is_due(engine, state, proven_ms) {
         engine.fire_due(&observation.entity, proven_ms, state, out);

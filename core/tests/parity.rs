@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tripline_core::decision::Decision;
-use tripline_core::engine::{Emit, Engine};
+use tripline_core::engine::{Emit, Engine, Made};
 use tripline_core::event::Event;
 use tripline_core::flags::FlagSnapshot;
 use tripline_core::observation::Position;
@@ -33,16 +33,16 @@ fn pack(settings: &Map<String, Value>) -> RuleSet {
 /// What the engine decides on a file of events, in file order: each entity with a state of its own, as in `replay`.
 fn decide(engine: &Engine, events: &str) -> Vec<Decision> {
     let mut states: HashMap<String, ActorState> = HashMap::new();
-    let mut decisions = Vec::new();
+    let mut made = Made::default();
     for (number, line) in events.lines().enumerate() {
         let event = Event::decode(Some(line.as_bytes())).unwrap_or_else(|rejection| panic!("line {number}: {rejection:?}"));
         let reference_ms = event.event_time_ms;
         let position = Position { topic: "file".into(), partition: 0, offset: number as i64 };
         let Some(observation) = engine.address(event, &position, reference_ms).into_actor() else { continue };
         let state = states.entry(observation.entity.to_string()).or_default();
-        engine.process(&observation, state, &mut decisions);
+        engine.process(&observation, state, &mut made);
     }
-    decisions
+    made.decisions
 }
 
 fn check(case: &Value) {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tripline_core::decision::Decision;
-use tripline_core::engine::{Emit, Engine, Outcome};
+use tripline_core::engine::{Emit, Engine, Made, Outcome};
 use tripline_core::entity::Entity;
 use tripline_core::event::Event;
 use tripline_core::expr::{Expr, Scope};
@@ -45,17 +45,17 @@ impl World {
         let text = event.to_string();
         let position = Position { topic: "file".into(), partition: 0, offset: self.count as i64 };
         let event = Event::decode(Some(text.as_bytes())).unwrap();
-        let (mut decisions, mut outcomes) = (Vec::new(), Vec::new());
+        let (mut made, mut outcomes) = (Made::default(), Vec::new());
         let engine = &self.engine;
         let _ = engine.address(event, &position, ms(reference)).each(|observation| {
             let state = self.states.entry(observation.entity.to_string()).or_default();
-            outcomes.push(engine.process(observation, state, &mut decisions));
+            outcomes.push(engine.process(observation, state, &mut made));
             let mut bytes = Vec::new();
             state.encode(&mut bytes);
             *state = ActorState::decode(&bytes).unwrap();
             Ok::<(), ()>(())
         });
-        (decisions, outcomes)
+        (made.decisions, outcomes)
     }
 
     /// Whether an event fires.
@@ -70,11 +70,11 @@ impl World {
 
     /// Time passes until `now` seconds after the start.
     fn pass(&mut self, now: f64) -> Vec<Decision> {
-        let mut decisions = Vec::new();
+        let mut made = Made::default();
         for (entity, state) in &mut self.states {
-            self.engine.fire_due(&Entity::parse(entity).unwrap(), START_MS + (now * 1_000.0) as i64, state, &mut decisions);
+            self.engine.fire_due(&Entity::parse(entity).unwrap(), START_MS + (now * 1_000.0) as i64, state, &mut made);
         }
-        decisions
+        made.decisions
     }
 }
 

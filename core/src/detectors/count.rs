@@ -18,7 +18,7 @@ use super::{Detector, Figure, Firing, Look, MAX_WITHIN_MS, Row, Seen};
 use crate::expr::Scope;
 use crate::rule::Rhythm;
 use crate::rule::load::codes;
-use crate::rule::load::fields::{Fields, Keys, duration, list, of_setting, whole, word};
+use crate::rule::load::fields::{Fields, Keys, duration, list, of_setting, points, whole, word};
 use crate::rule::load::report::Report;
 use crate::rule::load::tree::{Node, Tree};
 use crate::state::{Memory, Room};
@@ -30,7 +30,7 @@ pub const ROW: Row = Row { name: "count", keys: &KEYS, read };
 
 const KEYS: Keys = Keys { what: "`count`", known: &["at_least", "within", "window", "firing", "all_of", "any_of"], later: &[] };
 const ALL_OF: Keys = Keys { what: "a window of `all_of`", known: &["at_least", "within"], later: &[] };
-const ANY_OF: Keys = Keys { what: "a window of `any_of`", known: &["at_least", "within"], later: &["points"] };
+const ANY_OF: Keys = Keys { what: "a window of `any_of`", known: &["at_least", "within", "points"], later: &[] };
 
 /// Times kept beyond the threshold, so that a straggler does not push out one that still decides.
 pub const SPARE: usize = 4;
@@ -51,6 +51,8 @@ enum Window {
 struct Count {
     window: Window,
     rhythm: Rhythm,
+    /// What each window of `any_of` gives, where they say so; the most first.
+    points: Vec<(Span, u8)>,
 }
 
 fn read(node: &Node, _: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<dyn Detector>> {
@@ -58,16 +60,17 @@ fn read(node: &Node, _: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<d
     let rhythm = fields
         .get("firing")
         .map_or(Some(Rhythm::Edge), |n| word(n, "`firing`", &[("edge", Rhythm::Edge), ("every", Rhythm::Every)], report));
+    let mut points = Vec::new();
     let window = match (fields.get("all_of"), fields.get("any_of")) {
         (None, None) => one_window(&fields, report),
-        (Some(windows), None) => several(&fields, windows, "all_of", report),
-        (None, Some(windows)) => several(&fields, windows, "any_of", report),
+        (Some(windows), None) => several(&fields, windows, "all_of", &mut points, report),
+        (None, Some(windows)) => several(&fields, windows, "any_of", &mut points, report),
         (Some(_), Some(_)) => {
             report.problem(codes::CONTRADICTION, fields.key_at("any_of"), "`all_of` and `any_of` exclude each other", None);
             None
         }
     };
-    Some(Box::new(Count { window: window?, rhythm: rhythm? }))
+    Some(Box::new(Count { window: window?, rhythm: rhythm?, points }))
 }
 
 /// `at_least`, `within` and perhaps `window`.
@@ -78,7 +81,7 @@ fn one_window(fields: &Fields<'_>, report: &mut Report<'_>) -> Option<Window> {
 }
 
 /// `all_of` or `any_of`.
-fn several(fields: &Fields<'_>, node: &Node, key: &str, report: &mut Report<'_>) -> Option<Window> {
+fn several(fields: &Fields<'_>, node: &Node, key: &str, given: &mut Vec<(Span, u8)>, report: &mut Report<'_>) -> Option<Window> {
     for other in ["at_least", "within", "window"] {
         if fields.get(other).is_some() {
             let message = format!("`{other}` and `{key}` exclude each other");
@@ -92,8 +95,28 @@ fn several(fields: &Fields<'_>, node: &Node, key: &str, report: &mut Report<'_>)
         return None;
     }
     let (keys, fit) = if key == "all_of" { (&ALL_OF, Fit::All) } else { (&ANY_OF, Fit::Any) };
-    let spans: Vec<_> = items.iter().map(|item| span(&Fields::open(item, keys, report)?, false, report)).collect();
-    Some(Window::Sliding(Sliding { windows: spans.into_iter().collect::<Option<_>>()?, fit }))
+    let mut spans = Vec::new();
+    let mut good = true;
+    for item in items {
+        let Some(fields) = Fields::open(item, keys, report) else {
+            good = false;
+            continue;
+        };
+        let span = span(&fields, false, report);
+        let gives = fields.get("points").map_or(Some(None), |n| points(n, "`points`", report).map(Some));
+        match span.zip(gives) {
+            Some((span, gives)) => {
+                given.extend(gives.map(|points| (span, points)));
+                spans.push((span, gives));
+            }
+            None => good = false,
+        }
+    }
+    // The first window that holds speaks for the rule: where they weigh differently, the heaviest.
+    spans.sort_by_key(|(_, gives)| std::cmp::Reverse(*gives));
+    given.sort_by_key(|(_, points)| std::cmp::Reverse(*points));
+    let windows = spans.into_iter().map(|(span, _)| span).collect();
+    good.then_some(Window::Sliding(Sliding { windows, fit }))
 }
 
 fn span(fields: &Fields<'_>, is_fixed: bool, report: &mut Report<'_>) -> Option<Span> {
@@ -166,6 +189,11 @@ impl Detector for Count {
 
     fn rhythm(&self) -> Rhythm {
         self.rhythm
+    }
+
+    fn points(&self, firing: &Firing) -> Option<u8> {
+        let met = |span: &Span| span.within_ms == firing.within_ms && u64::from(span.at_least) <= firing.count;
+        self.points.iter().find(|(span, _)| met(span)).map(|(_, points)| *points)
     }
 
     fn cools_down(&self) -> bool {

@@ -36,7 +36,7 @@ pub fn read(node: &Node, what: &str, range: RangeInclusive<i64>, report: &mut Re
         }
     };
     if !range.contains(&thousandths) {
-        let (start, end) = (super::thousandths(*range.start()), super::thousandths(*range.end()));
+        let (start, end) = (crate::firing::thousandths(*range.start()), crate::firing::thousandths(*range.end()));
         report.problem(codes::RANGE, node.at, format!("{what} is {shown}{}, it must be {start} to {end}", of_setting(node)), None);
         return None;
     }

@@ -17,6 +17,7 @@ pub mod fixed_point;
 pub mod matching;
 pub mod rate;
 pub mod ratio;
+pub mod score;
 pub mod sequence;
 pub mod sum;
 #[cfg(test)]
@@ -27,13 +28,14 @@ mod tuple;
 
 use crate::event::Event;
 use crate::expr::{Expr, Scope};
+pub use crate::firing::{Figure, Firing};
 use crate::observation::Observation;
 use crate::rule::Rhythm;
 use crate::rule::load::fields::Keys;
 use crate::rule::load::report::Report;
 use crate::rule::load::tree::Node;
+use crate::score::tally::Scores;
 use crate::state::{Memory, Room};
-use crate::time;
 use std::fmt::Debug;
 
 /// The longest window, and the longest `once_per`.
@@ -49,6 +51,19 @@ pub struct Look<'a> {
     /// How much older than the entity's newest event an event may be; 0 when lateness is not judged, and events are then
     /// taken in the order in which they arrive.
     pub lateness_ms: i64,
+    /// The entity's score; only composite rules are shown it.
+    pub score: Option<&'a ScoreLook>,
+}
+
+/// An entity's score, as composite rules see it: without their own contributions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScoreLook {
+    /// Just before the event, by the passing of time alone.
+    pub before: Scores,
+    /// With what fired.
+    pub now: Scores,
+    /// When nothing is left of it, milliseconds.
+    pub gone_ms: i64,
 }
 
 impl<'a> Look<'a> {
@@ -72,74 +87,6 @@ pub struct Seen {
     pub end_ms: i64,
     /// Whether something that still mattered had to go, for want of room.
     pub room: Room,
-}
-
-/// A condition that is met, and what may be recorded of it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Firing {
-    /// Events (for `distinct`: values) that met it, as far as they are remembered.
-    pub count: u64,
-    /// Length of the window; 0 without one.
-    pub within_ms: i64,
-    /// What it is about.
-    pub figure: Figure,
-}
-
-/// What a firing is about, for its reason in words and for `$value`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Figure {
-    /// One event was enough.
-    One,
-    /// Events in a window.
-    Events,
-    /// Events beyond an allowed rate.
-    Rate,
-    /// Different values in a window.
-    Values,
-    /// A sum in a window, in thousandths.
-    Sum(i64),
-    /// A share of the events of a window, in thousandths.
-    Share(i64),
-    /// Steps in their order.
-    Steps,
-    /// Steps in their order, and then nothing.
-    Absence,
-    /// A value never seen before.
-    New,
-}
-
-impl Firing {
-    /// The reason in words: "20 in 60s".
-    pub fn why(&self) -> String {
-        let within = time::format_duration_ms(self.within_ms);
-        let count = self.count;
-        match self.figure {
-            Figure::One => "one event is enough".to_owned(),
-            Figure::Events => format!("{count} in {within}"),
-            Figure::Rate => "more often than allowed".to_owned(),
-            Figure::Values => format!("{count} different values in {within}"),
-            Figure::Sum(sum) => format!("a sum of {} in {within}", thousandths(sum)),
-            Figure::Share(share) => format!("{}% of {count} in {within}", thousandths(share.saturating_mul(100))),
-            Figure::Steps => format!("{count} events in their order in {within}"),
-            Figure::Absence if count == 1 => format!("one event, and then nothing for {within}"),
-            Figure::Absence => format!("{count} events in their order, and then nothing for {within}"),
-            Figure::New => format!("not seen for {within}"),
-        }
-    }
-
-    /// `$value`: the sum, or the share between 0 and 1; the count for everything else.
-    pub fn value(&self) -> serde_json::Value {
-        match self.figure {
-            Figure::Sum(figure) | Figure::Share(figure) if figure % 1_000 == 0 => (figure / 1_000).into(),
-            Figure::Sum(figure) | Figure::Share(figure) => (figure as f64 / 1_000.0).into(),
-            _ => self.count.into(),
-        }
-    }
-}
-
-fn thousandths(figure: i64) -> String {
-    let (sign, whole, rest) = (if figure < 0 { "-" } else { "" }, figure.unsigned_abs() / 1_000, figure.unsigned_abs() % 1_000);
-    if rest == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{rest:03}").trim_end_matches('0').to_owned() }
 }
 
 /// A detector with a rule's numbers and expressions.
@@ -191,6 +138,17 @@ pub trait Detector: Debug + Send + Sync {
         true
     }
 
+    /// Whether it looks at the entity's score, after all other rules: it is then shown events on which something fired, and no
+    /// others.
+    fn is_composite(&self) -> bool {
+        false
+    }
+
+    /// The points of this firing, where the detector says them itself.
+    fn points(&self, _: &Firing) -> Option<u8> {
+        None
+    }
+
     /// What a time that has come means: the firing of what waited. Only asked of detectors whose memory waits.
     fn due(&self) -> Option<Firing> {
         None
@@ -212,4 +170,5 @@ pub struct Row {
 pub type Read = fn(node: &Node, scope: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<dyn Detector>>;
 
 /// Every detector.
-pub static REGISTRY: &[Row] = &[matching::ROW, count::ROW, rate::ROW, distinct::ROW, sum::ROW, ratio::ROW, sequence::ROW, first_seen::ROW];
+pub static REGISTRY: &[Row] =
+    &[matching::ROW, count::ROW, rate::ROW, distinct::ROW, sum::ROW, ratio::ROW, sequence::ROW, first_seen::ROW, score::ROW];

@@ -18,7 +18,7 @@
 use super::{Detector, Figure, Firing, Look, Row, Seen};
 use crate::expr::Scope;
 use crate::rule::load::codes;
-use crate::rule::load::fields::{Fields, Keys, of_setting, shown, text, whole};
+use crate::rule::load::fields::{Fields, Keys, MAX_RATE_EVENTS, interval_us, whole};
 use crate::rule::load::report::Report;
 use crate::rule::load::tree::Node;
 use crate::state::{Memory, Room};
@@ -31,8 +31,6 @@ const KEYS: Keys = Keys { what: "`rate`", known: &["burst", "refill"], later: &[
 
 /// The most arrivals that are kept for stragglers.
 pub const MAX_RECENT: usize = 64;
-/// The largest burst, and the most events that are refilled at a time.
-const MAX_EVENTS: i64 = 1_000_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Rate {
@@ -53,8 +51,8 @@ struct Bucket {
 
 fn read(node: &Node, _: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<dyn Detector>> {
     let fields = Fields::open(node, &KEYS, report)?;
-    let burst = fields.need("burst", report).and_then(|n| whole(n, "`burst`", 1..=MAX_EVENTS, report));
-    let interval_us = fields.need("refill", report).and_then(|n| refill(n, report));
+    let burst = fields.need("burst", report).and_then(|n| whole(n, "`burst`", 1..=MAX_RATE_EVENTS, report));
+    let interval_us = fields.need("refill", report).and_then(|n| interval_us(n, "`refill`", report));
     let (burst, interval_us) = (burst?, interval_us?);
     let longest_us = super::MAX_WITHIN_MS * 1_000;
     if burst > longest_us / interval_us {
@@ -63,34 +61,6 @@ fn read(node: &Node, _: Option<&Scope>, report: &mut Report<'_>) -> Option<Box<d
         return None;
     }
     Some(Box::new(Rate { interval_us, tolerance_us: (burst - 1) * interval_us }))
-}
-
-/// `N/DURATION`: the time for one event, in whole microseconds.
-fn refill(node: &Node, report: &mut Report<'_>) -> Option<i64> {
-    let given = text(node, "`refill`", report)?;
-    let parts = given.split_once('/').and_then(|(events, duration)| {
-        let is_number = !events.is_empty() && events.bytes().all(|b| b.is_ascii_digit());
-        Some((events.parse::<i64>().ok().filter(|_| is_number)?, time::parse_duration_ms(duration)?))
-    });
-    let Some((events, duration_ms)) = parts else {
-        let message = format!("`refill` is `{}`{}, which is not a rate", shown(given), of_setting(node));
-        let help = "events and the time for them, without spaces: `1/500ms`, `100/1m`".to_owned();
-        report.problem(codes::WRONG_TYPE, node.at, message, Some(help));
-        return None;
-    };
-    if !(1..=MAX_EVENTS).contains(&events) || duration_ms > super::MAX_WITHIN_MS {
-        let longest = time::format_duration_ms(super::MAX_WITHIN_MS);
-        let message = format!("`refill` is {given}{}, it must be 1 to {MAX_EVENTS} events in at most {longest}", of_setting(node));
-        report.problem(codes::RANGE, node.at, message, None);
-        return None;
-    }
-    let interval_us = duration_ms * 1_000 / events;
-    if interval_us == 0 {
-        let message = format!("`refill` is {given}{}, one event in a microsecond is the fastest", of_setting(node));
-        report.problem(codes::RANGE, node.at, message, None);
-        return None;
-    }
-    Some(interval_us)
 }
 
 impl Rate {

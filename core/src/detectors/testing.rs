@@ -63,7 +63,7 @@ impl Bench {
         if !self.detector.takes(&observation.event) {
             return None;
         }
-        let look = Look { observation, at_ms, lateness_ms: self.lateness_ms };
+        let look = Look { observation, at_ms, lateness_ms: self.lateness_ms, score: None };
         Some(self.detector.observe(&look, &mut self.memory))
     }
 

@@ -56,7 +56,7 @@ impl Trial {
         let event = Event::decode(Some(text.as_bytes())).expect("an event");
         let position = Position { topic: "t".into(), partition: 0, offset: 0 };
         let observation = Observation::new(event, Entity::anon(), &position, NOW + at_ms);
-        let look = Look { observation: &observation, at_ms: NOW + at_ms, lateness_ms: self.lateness_ms };
+        let look = Look { observation: &observation, at_ms: NOW + at_ms, lateness_ms: self.lateness_ms, score: None };
         self.memory = reloaded(&self.memory);
         self.rules.rules[0].detector.observe(&look, &mut self.memory)
     }

@@ -26,8 +26,15 @@ pub const COST: &str = "W011";
 /// A rule that cannot fire.
 pub const CANNOT_FIRE: &str = "W012";
 
+/// Points outside the band of their severity.
+pub const BAND: &str = "W013";
+/// An action at a level that the pack's rules cannot reach.
+pub const UNREACHABLE: &str = "W014";
+/// An action other than an alert that nothing switches on or off, or that is on unless switched off.
+pub const NO_SWITCH: &str = "W015";
+
 /// Every code.
-pub const ALL: [&str; 12] = [
+pub const ALL: [&str; 15] = [
     NO_FIRING_TEST,
     NO_QUIET_TEST,
     META,
@@ -40,4 +47,7 @@ pub const ALL: [&str; 12] = [
     RETENTION,
     COST,
     CANNOT_FIRE,
+    BAND,
+    UNREACHABLE,
+    NO_SWITCH,
 ];

@@ -2,7 +2,10 @@
 
 use crate::detectors::Detector;
 use crate::entity::{EntityKind, Part};
+use crate::policy::Decide;
 use crate::rule::{By, Mode, Rule, RuleSet};
+use crate::score::reasons::Reasons;
+use crate::state::{EPISODE_BYTES, HELD_BYTES, REST_BYTES};
 use std::collections::BTreeMap;
 
 /// The most that one rule may remember of one entity: 1 MiB. More is a problem of the rule (R015).
@@ -73,10 +76,22 @@ pub fn of(set: &RuleSet) -> Costs {
             }
         }
     }
+    let ledger = ledger_bytes(set);
     for bytes in kinds.values_mut() {
-        *bytes += STATE_BYTES + 8 * set.policy.remember_ids;
+        *bytes += STATE_BYTES + 8 * set.policy.remember_ids + ledger;
     }
     Costs { rules: rules.collect(), kinds }
+}
+
+/// What may be held against one entity: a contribution for each reason, or an alert for each rule.
+fn ledger_bytes(set: &RuleSet) -> usize {
+    let reasons = Reasons::of(set);
+    let live = set.rules.iter().filter(|rule| rule.mode > Mode::Shadow);
+    REST_BYTES
+        + match set.policy.decide {
+            Decide::PerEvent => EPISODE_BYTES + HELD_BYTES * live.map(|rule| reasons.count(rule, set)).sum::<usize>(),
+            Decide::PerSignal => EPISODE_BYTES * live.count(),
+        }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod attack;
 pub mod codes;
 pub mod cost;
+mod policy;
 #[cfg(test)]
 mod tests;
 
@@ -48,8 +49,10 @@ pub fn lint(set: &RuleSet, circumstances: Circumstances) -> Findings {
         exceptions(rule, places, circumstances.now_ms, &mut findings);
         window(rule, places, circumstances.retention_ms, &mut findings);
         cannot_fire(rule, places, &mut findings);
+        policy::bands(rule, places, set, &mut findings);
     }
     unused(set, &mut findings);
+    policy::policy(set, &mut findings);
     budget(set, circumstances.budget_bytes, &mut findings);
     for found in [&mut findings.warnings, &mut findings.problems] {
         found.sort_by(|a, b| (&a.file, a.line, a.column, a.code).cmp(&(&b.file, b.line, b.column, b.code)));

@@ -1,6 +1,8 @@
 //! Tests written beside a rule: what happens, and what the rule says to it. [`crate::trial`] runs them.
 
-use super::{Action, Severity};
+use super::Severity;
+use crate::policy::Action;
+use crate::score::Axis;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -77,6 +79,8 @@ pub struct Expectation {
     pub actions: Option<Vec<Action>>,
     /// The severity; `None` for any.
     pub severity: Option<Severity>,
+    /// The scores of these axes, in whole points.
+    pub score: BTreeMap<Axis, u8>,
 }
 
 /// When a signal is expected, milliseconds from the start.

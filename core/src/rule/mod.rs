@@ -10,6 +10,8 @@ use crate::detectors::Detector;
 use crate::entity::{EntityKind, Part};
 use crate::event::Field;
 use crate::expr::Expr;
+use crate::policy::Policy;
+use crate::score::{Axis, Milli};
 use case::Case;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -56,8 +58,19 @@ pub enum Category {
     Business,
 }
 
-/// Score, severity and category of an anomaly type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+impl Category {
+    /// The category's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Category::Request => "request",
+            Category::Permission => "permission",
+            Category::Business => "business",
+        }
+    }
+}
+
+/// Score, severity and category of an anomaly type, and what its evidence is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// 0 to 100.
     pub risk_score: u8,
@@ -65,6 +78,12 @@ pub struct Profile {
     pub severity: Severity,
     /// Category.
     pub category: Category,
+    /// What it speaks about; `None`: intrusion.
+    pub axis: Option<Axis>,
+    /// The family of evidence; `None`: the category's word.
+    pub family: Option<String>,
+    /// Time after which half of it is left, milliseconds; `None`: the severity's.
+    pub half_life_ms: Option<i64>,
 }
 
 /// When a rule fires while its condition is met.
@@ -171,6 +190,41 @@ pub struct Signal {
     pub metadata: Vec<(String, Recorded)>,
     /// Metadata is the event's `data` (masked), besides `metadata`.
     pub metadata_from_data: bool,
+    /// Instead of the profile's.
+    pub category: Option<Category>,
+    /// Instead of the profile's.
+    pub severity: Option<Severity>,
+    /// Instead of the profile's score.
+    pub points: Option<u8>,
+    /// Instead of the profile's.
+    pub axis: Option<Axis>,
+    /// Instead of the profile's.
+    pub family: Option<String>,
+    /// Instead of the profile's, milliseconds.
+    pub half_life_ms: Option<i64>,
+    /// How sure the rule is, thousandths: shown in the receipt.
+    pub confidence: Option<u32>,
+    /// The points are multiplied by the confidence.
+    pub discounts: bool,
+    /// A certain violation: it needs no second family.
+    pub certain: bool,
+}
+
+impl Signal {
+    /// Points times the confidence, if the rule asks for that.
+    pub fn discounted(&self, points: Milli) -> Milli {
+        self.confidence.filter(|_| self.discounts).map_or(points, |confidence| points.times(confidence))
+    }
+
+    /// A profile with what the signal says instead.
+    pub fn profile(&self, given: &Profile) -> Profile {
+        Profile {
+            risk_score: self.points.unwrap_or(given.risk_score),
+            severity: self.severity.unwrap_or(given.severity),
+            category: self.category.unwrap_or(given.category),
+            ..given.clone()
+        }
+    }
 }
 
 /// One loaded rule.
@@ -223,72 +277,6 @@ pub struct FlagDecl {
     pub description: String,
 }
 
-/// An action of the policy, as recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Tell a person.
-    Alert,
-    /// Ask the user to prove who they are.
-    StepUp,
-    /// Refuse.
-    Block,
-}
-
-impl Action {
-    /// The action's word.
-    pub fn name(self) -> &'static str {
-        match self {
-            Action::Alert => "alert",
-            Action::StepUp => "step_up",
-            Action::Block => "block",
-        }
-    }
-}
-
-/// One row of the policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ActionRow {
-    /// What to do.
-    pub action: Action,
-    /// From this score on.
-    pub at: u8,
-    /// Index into [`RuleSet::flags`]; off means the action is held back.
-    pub flag: Option<usize>,
-}
-
-/// Which signals make a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decide {
-    /// One decision per firing, score = the profile of its type.
-    PerSignal,
-}
-
-/// From score to action.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// Its id.
-    pub id: String,
-    /// Bumped on any change.
-    pub version: u32,
-    /// Which signals make a decision.
-    pub decide: Decide,
-    /// Index of the master flag; off means: consume, store nothing, decide nothing.
-    pub master_flag: Option<usize>,
-    /// One row per action.
-    pub actions: Vec<ActionRow>,
-    /// Which action is named in `action_taken` when several hold, first wins.
-    pub precedence: Vec<Action>,
-    /// Lateness per entity; `None` for off (every event counts, in arrival order).
-    pub allowed_lateness_ms: Option<i64>,
-    /// How many recent event ids an entity remembers to recognise repeats; 0 for none.
-    pub remember_ids: usize,
-    /// Events of nobody in particular (neither user nor address) are counted as `anon`.
-    pub counts_anon: bool,
-    /// The client's address is the first value of `X-Forwarded-For` when present.
-    pub trust_forwarded_for: bool,
-}
-
 /// A loaded pack: rules, lists, profiles, flags and policy under one digest.
 #[derive(Debug)]
 pub struct RuleSet {
@@ -309,6 +297,11 @@ pub struct RuleSet {
 }
 
 impl Rule {
+    /// `id@version`.
+    pub fn name(&self) -> String {
+        format!("{}@{}", self.id, self.version)
+    }
+
     /// Every expression of it.
     pub fn expressions(&self) -> impl Iterator<Item = &Expr> {
         let recorded = self.signal.metadata.iter().filter_map(|(_, recorded)| match recorded {
@@ -343,7 +336,7 @@ impl RuleSet {
     }
 
     /// The profile of an anomaly type.
-    pub fn profile(&self, ty: &str) -> Profile {
-        self.profiles.get(ty).copied().unwrap_or(self.default_profile)
+    pub fn profile(&self, ty: &str) -> &Profile {
+        self.profiles.get(ty).unwrap_or(&self.default_profile)
     }
 }

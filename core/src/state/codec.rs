@@ -1,14 +1,18 @@
 //! The bytes of an actor state. Little-endian base-128 varints, zigzag for signed, times as differences.
 //!
-//! Version 2, what [`ActorState::encode`] writes: a header with what is needed without the slots, then the slots, each with
-//! a byte that says what it has, then what its detector remembers. Version 1 is still read ([`version_1`]).
+//! Version 3, what [`ActorState::encode`] writes: a header with what is needed without the slots, then the slots, each with
+//! a byte that says what it has, then what its detector remembers; then what is held against the entity ([`ledger`]).
+//! Version 2 is the same without the last part. Version 1 is still read, too ([`version_1`]).
 
+pub(super) mod ledger;
 mod version_1;
 
 use super::{ActorState, Cell, Edge, Memory, Pending, Ring, Run, Slot, Step};
 
 /// Version written by this binary. A new layout gets a new number; none is ever reused.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The version that differs from it by what is held against the entity alone, which it does not have.
+const WITHOUT_LEDGER: u8 = 2;
 
 /// Parts of the header that are there.
 mod header {
@@ -16,6 +20,7 @@ mod header {
     pub const DUE: u8 = 2;
     pub const WINDOWS: u8 = 4;
     pub const WINDOWS_SINCE: u8 = 8;
+    pub const LEDGER: u8 = 16;
 }
 
 /// Parts of a slot that are there; the three bits above them are the kind of memory.
@@ -31,7 +36,7 @@ mod part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// Written by a newer binary.
-    #[error("actor state of version {0}, this binary reads 1 and 2: it was written by a newer tripline")]
+    #[error("actor state of version {0}, this binary reads 1 to 3: it was written by a newer tripline")]
     UnknownVersion(u8),
     /// Cut short, or not a state at all.
     #[error("actor state is damaged")]
@@ -48,7 +53,8 @@ impl ActorState {
             has(header::NEWEST, self.newest_ms.is_some())
                 | has(header::DUE, due.is_some())
                 | has(header::WINDOWS, self.windows != 0)
-                | has(header::WINDOWS_SINCE, self.windows_since_ms != i64::MIN && self.windows != 0),
+                | has(header::WINDOWS_SINCE, self.windows_since_ms != i64::MIN && self.windows != 0)
+                | has(header::LEDGER, self.ledger.is_some()),
         );
         let base = self.newest_ms.unwrap_or(0);
         if let Some(newest) = self.newest_ms {
@@ -73,6 +79,9 @@ impl ActorState {
         for slot in self.slots.iter().filter(|slot| self.is_live(slot)) {
             encode_slot(out, base, slot);
         }
+        if let Some(ledger) = &self.ledger {
+            ledger::encode(out, base, ledger);
+        }
     }
 
     /// Reads what [`ActorState::encode`] wrote, in this or an earlier version.
@@ -80,7 +89,7 @@ impl ActorState {
         let mut input = Input(bytes);
         let state = match input.byte()? {
             1 => version_1::decode(&mut input)?,
-            VERSION => decode(&mut input)?,
+            version @ (WITHOUT_LEDGER | VERSION) => decode(&mut input, version)?,
             other => return Err(StateError::UnknownVersion(other)),
         };
         if !input.0.is_empty() || !state.slots.is_sorted_by(|a, b| (a.rule, a.sub) < (b.rule, b.sub)) {
@@ -94,7 +103,7 @@ impl ActorState {
         let mut input = Input(bytes);
         match input.byte()? {
             1 => version_1::decode_delete_after(&mut input),
-            VERSION => {
+            WITHOUT_LEDGER | VERSION => {
                 let head = Header::read(&mut input)?;
                 Ok(if head.due_ms.is_some() { i64::MAX } else { head.delete_after_ms })
             }
@@ -107,7 +116,7 @@ impl ActorState {
         let mut input = Input(bytes);
         match input.byte()? {
             1 => Ok(None),
-            VERSION => Ok(Header::read(&mut input)?.due_ms),
+            WITHOUT_LEDGER | VERSION => Ok(Header::read(&mut input)?.due_ms),
             other => Err(StateError::UnknownVersion(other)),
         }
     }
@@ -132,8 +141,11 @@ impl Header {
     }
 }
 
-fn decode(input: &mut Input<'_>) -> Result<ActorState, StateError> {
+fn decode(input: &mut Input<'_>, version: u8) -> Result<ActorState, StateError> {
     let Header { has, newest_ms, delete_after_ms, .. } = Header::read(input)?;
+    if version == WITHOUT_LEDGER && has & header::LEDGER != 0 {
+        return Err(StateError::Damaged);
+    }
     let base = newest_ms.unwrap_or(0);
     let expire_at_ms = input.time(base)?;
     let windows = if has & header::WINDOWS != 0 { input.eight()? } else { 0 };
@@ -144,7 +156,8 @@ fn decode(input: &mut Input<'_>) -> Result<ActorState, StateError> {
     };
     let seen = (0..input.length(8)?).map(|_| input.eight()).collect::<Result<_, _>>()?;
     let slots = (0..input.length(11)?).map(|_| decode_slot(input, base)).collect::<Result<_, _>>()?;
-    Ok(ActorState { newest_ms, expire_at_ms, delete_after_ms, windows, windows_since_ms, seen, slots, changed: false })
+    let ledger = if has & header::LEDGER != 0 { Some(Box::new(ledger::decode(input, base)?)) } else { None };
+    Ok(ActorState { newest_ms, expire_at_ms, delete_after_ms, windows, windows_since_ms, seen, slots, ledger, changed: false })
 }
 
 /// The kind of a memory: frozen numbers; 7 is left for a longer form.
@@ -443,6 +456,12 @@ impl Input<'_> {
         let (eight, rest) = self.0.split_first_chunk::<8>().ok_or(StateError::Damaged)?;
         self.0 = rest;
         Ok(u64::from_le_bytes(*eight))
+    }
+
+    fn sixteen(&mut self) -> Result<[u8; 16], StateError> {
+        let (sixteen, rest) = self.0.split_first_chunk::<16>().ok_or(StateError::Damaged)?;
+        self.0 = rest;
+        Ok(*sixteen)
     }
 
     fn four(&mut self) -> Result<u32, StateError> {

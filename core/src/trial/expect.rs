@@ -2,8 +2,9 @@
 
 use super::signals;
 use super::way::{Ran, entity_of};
-use crate::decision::Decision;
-use crate::rule::Action;
+use crate::decision::{Decision, Points};
+use crate::firing::thousandths;
+use crate::policy::Action;
 use crate::rule::case::{Case, Expectation, When};
 use crate::rule::load::cases::shown_offset;
 use crate::time;
@@ -99,11 +100,28 @@ fn other(expected: &Expectation, signal: &Signal<'_>) -> Option<String> {
     if let Some(severity) = expected.severity.filter(|severity| *severity != signal.decision.severity) {
         said.push(format!("expected severity {severity:?}, came {:?}", signal.decision.severity).to_lowercase());
     }
+    for (axis, points) in &expected.score {
+        let came = signal.decision.axes.get(axis).copied().unwrap_or_default();
+        if whole_points(came) != i64::from(*points) {
+            let receipt = if signal.decision.axes.is_empty() { " (the policy decides per signal: there is no score)" } else { "" };
+            said.push(format!("expected a score of {points} for {}, came {}{receipt}", axis.name(), thousandths(came.0)));
+        }
+    }
     (!said.is_empty()).then(|| format!("{}: {}", described(signal), said.join("; ")))
 }
 
+/// The nearest whole point, a half goes up: what is compared with thresholds.
+fn whole_points(points: Points) -> i64 {
+    (points.0 + 500).div_euclid(1_000)
+}
+
 fn actions_of(decision: &Decision) -> Vec<Action> {
-    let holds = [(Action::Alert, decision.should_alert), (Action::StepUp, decision.should_step_up), (Action::Block, decision.should_block)];
+    let holds = [
+        (Action::Alert, decision.should_alert),
+        (Action::Throttle, decision.should_throttle),
+        (Action::StepUp, decision.should_step_up),
+        (Action::Block, decision.should_block),
+    ];
     holds.into_iter().filter(|(_, holds)| *holds).map(|(action, _)| action).collect()
 }
 
@@ -118,7 +136,8 @@ fn at_ms(decision: &Decision) -> i64 {
 
 fn described(signal: &Signal<'_>) -> String {
     let ty = signal.decision.anomaly_type.as_deref().unwrap_or("no type");
-    let why = signal.decision.contributions.first().map_or("", |c| c.why.as_str());
+    let decision = signal.decision;
+    let why = decision.contributions.iter().find(|c| decision.fired.contains(&c.rule)).map_or("", |c| c.why.as_str());
     format!("a signal about {} at {}, {ty} ({why})", signal.entity, shown_offset(signal.at_ms))
 }
 

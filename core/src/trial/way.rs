@@ -2,7 +2,7 @@
 
 use super::{Between, Way};
 use crate::decision::Decision;
-use crate::engine::{Engine, Outcome, Selection};
+use crate::engine::{Engine, Made, Outcome, Selection};
 use crate::entity::Entity;
 use crate::event::Event;
 use crate::observation::{Observation, Position};
@@ -96,15 +96,15 @@ impl<'a> Line<'a> {
         }
         let entity = observation.entity.to_string();
         let mut state = self.take(&entity);
-        let mut decisions = Vec::new();
-        let outcome = self.engine.apply(observation, &self.selection, &mut state, &mut decisions);
+        let mut made = Made::default();
+        let outcome = self.engine.apply(observation, &self.selection, &mut state, &mut made);
         match outcome {
             Outcome::Processed if self.selection.has(self.rule) => *self.ran.reached.entry(entity.clone()).or_insert(0) += 1,
             Outcome::Late => self.ran.late += 1,
             Outcome::Processed | Outcome::Duplicate => {}
         }
         self.keep(entity, state)?;
-        self.note(decisions);
+        self.note(made.decisions);
         Ok(())
     }
 
@@ -114,16 +114,16 @@ impl<'a> Line<'a> {
         let until_ms = self.stream_ms.saturating_sub(self.engine.lateness_ms());
         while let Some((due_ms, entity)) = self.due.first().filter(|(due_ms, _)| *due_ms <= until_ms).cloned() {
             let mut state = self.take(&entity);
-            let mut decisions = Vec::new();
+            let mut made = Made::default();
             if let Some(about) = Entity::parse(&entity) {
                 // Only what is due first: another entity may come next.
-                self.engine.fire_due(&about, due_ms.saturating_add(self.engine.lateness_ms()), &mut state, &mut decisions);
+                self.engine.fire_due(&about, due_ms.saturating_add(self.engine.lateness_ms()), &mut state, &mut made);
             }
             if state.next_due_ms().is_some_and(|next_ms| next_ms <= due_ms) {
                 return Err(format!("what is due of {entity} stays due"));
             }
             self.keep(entity, state)?;
-            self.note(decisions);
+            self.note(made.decisions);
         }
         Ok(())
     }
@@ -152,8 +152,8 @@ impl<'a> Line<'a> {
 
     /// Keeps the signals of the rule under test.
     fn note(&mut self, decisions: Vec<Decision>) {
-        let id = &self.engine.rules.rules[self.rule].id;
-        let is_own = |decision: &Decision| decision.contributions.iter().any(|c| c.rule.split('@').next() == Some(id.as_str()));
+        let name = self.engine.rules.rules[self.rule].name();
+        let is_own = |decision: &Decision| decision.fired.contains(&name);
         self.ran.decisions.extend(decisions.into_iter().filter(is_own));
     }
 }

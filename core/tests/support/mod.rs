@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tripline_core::decision::Decision;
-use tripline_core::engine::{Emit, Engine};
+use tripline_core::engine::{Emit, Engine, Made};
 use tripline_core::entity::Entity;
 use tripline_core::event::Event;
 use tripline_core::flags::FlagSnapshot;
@@ -33,24 +33,24 @@ impl Line {
         let position = Position { topic: "file".into(), partition: 0, offset: self.events };
         self.events += 1;
         let reference_ms = event.event_time_ms;
-        let mut decisions = Vec::new();
+        let mut made = Made::default();
         let shown = self.engine.address(event, &position, reference_ms).each(|observation| {
             let bytes = self.states.entry(observation.entity.to_string()).or_default();
-            change(bytes, |state| _ = self.engine.process(observation, state, &mut decisions));
+            change(bytes, |state| _ = self.engine.process(observation, state, &mut made));
             Ok::<(), ()>(())
         });
         shown.expect("nothing fails");
-        decisions
+        made.decisions
     }
 
     /// Lets time pass for every entity, up to a stream time.
     pub fn pass(&mut self, stream_time_ms: i64) -> Vec<Decision> {
-        let mut decisions = Vec::new();
+        let mut made = Made::default();
         for (key, bytes) in &mut self.states {
             let entity = Entity::parse(key).expect("an entity's key");
-            change(bytes, |state| self.engine.fire_due(&entity, stream_time_ms, state, &mut decisions));
+            change(bytes, |state| self.engine.fire_due(&entity, stream_time_ms, state, &mut made));
         }
-        decisions
+        made.decisions
     }
 }
 

@@ -1,8 +1,9 @@
 //! `tests` of a rule. What a case means is in `docs/rule-tests.md`; running it is [`crate::trial`]'s business.
 
 use super::codes;
-use super::fields::{Fields, Keys, duration, list, map, name, shown, text, truth, whole, word, wrong_type};
-use super::pack::{ACTIONS, SEVERITIES};
+use super::fields::{Fields, Keys, duration, list, map, name, points, shown, text, truth, whole, word, wrong_type};
+use super::pack::SEVERITIES;
+use super::policy::ACTIONS;
 use super::report::{Place, Report, did_you_mean};
 use super::tree::{Node, Tree};
 use crate::detectors::MAX_WITHIN_MS;
@@ -10,6 +11,7 @@ use crate::entity::{Entity, EntityKind, Part};
 use crate::event::Event;
 use crate::rule::case::{Case, DEFAULT_EVERY_MS, DEFAULT_START_MS, Entry, Expectation, MAX_CASES, MAX_EVENTS, Origin, When};
 use crate::rule::{By, FlagDecl};
+use crate::score::Axis;
 use crate::time::{self, format_duration_ms};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -32,7 +34,7 @@ pub const ENTRY: Keys = Keys {
 const TIMING: [&str; 4] = ["at", "every", "times", "late_by"];
 /// The keys of an expectation.
 pub const EXPECTATION: Keys =
-    Keys { what: "an expectation", known: &["by", "at", "signals", "entity", "type", "actions", "severity"], later: &["score"] };
+    Keys { what: "an expectation", known: &["by", "at", "signals", "entity", "type", "actions", "severity", "score"], later: &[] };
 
 /// What a test needs to know of its rule.
 #[derive(Debug, Clone, Copy)]
@@ -326,8 +328,27 @@ fn read_expectation(node: &Node, rule: Tested<'_>, report: &mut Report<'_>) -> O
         words.into_iter().collect::<Option<Vec<_>>>().map(Some)
     });
     let severity = fields.get("severity").map_or(Some(None), |n| word(n, "`severity`", &SEVERITIES, report).map(Some));
+    let score = fields.get("score").map_or(Some(BTreeMap::new()), |n| read_score(n, report));
     let signals = u32::try_from(signals?).ok()?;
-    Some(Expectation { when: when?, signals, entity: entity?, ty: ty?, actions: actions?, severity: severity? })
+    Some(Expectation { when: when?, signals, entity: entity?, ty: ty?, actions: actions?, severity: severity?, score: score? })
+}
+
+/// The scores that a signal leaves: `{ intrusion: 60 }`.
+fn read_score(node: &Node, report: &mut Report<'_>) -> Option<BTreeMap<Axis, u8>> {
+    let mut scores = BTreeMap::new();
+    let mut good = true;
+    for entry in map(node, "`score`", report)? {
+        let axis = Axis::WORDS.iter().find(|(word, _)| *word == entry.key).map(|(_, axis)| *axis);
+        if axis.is_none() {
+            let help = did_you_mean(&entry.key, Axis::WORDS.iter().map(|(word, _)| *word));
+            report.problem(codes::UNKNOWN_WORD, entry.at, format!("`{}` is no axis", shown(&entry.key)), help);
+        }
+        match axis.zip(points(&entry.value, "a score", report)) {
+            Some((axis, points)) => _ = scores.insert(axis, points),
+            None => good = false,
+        }
+    }
+    good.then_some(scores)
 }
 
 /// Somebody whom the rule counts, as `user:u1`.

@@ -1,25 +1,49 @@
 //! `detect` and `signal` of a rule.
 
 use super::codes;
-use super::fields::{Fields, Keys, duration, map, name, not_yet, shown, text, truth, whole, word};
+use super::fields::{Fields, Keys, duration, map, name, not_yet, points, shown, text, thousandths, truth, whole, word};
+use super::pack::{CATEGORIES, SEVERITIES};
 use super::report::{Report, did_you_mean};
 use super::rule::expression;
 use super::tree::{Entry, Node, Tree};
 use crate::detectors::{Detector, MAX_WITHIN_MS, REGISTRY, Row};
 use crate::expr::Scope;
 use crate::rule::{Recorded, Rhythm, Signal, SignalType};
+use crate::score::Axis;
 
 /// The most values recorded with a decision.
 const MAX_METADATA: usize = 64;
 
 /// Detectors of the format that this version does not have yet.
-pub const LATER: [&str; 4] = ["baseline", "drift", "travel", "score"];
+pub const LATER: [&str; 3] = ["baseline", "drift", "travel"];
 /// The keys of `signal`.
 pub const SIGNAL: Keys = Keys {
     what: "`signal`",
-    known: &["type", "type_from", "user_message", "internal_message", "once_per", "status_code", "resource", "metadata", "metadata_from"],
-    later: &["axis", "family", "category", "severity", "points", "confidence", "half_life", "certain"],
+    known: &[
+        "type",
+        "type_from",
+        "category",
+        "severity",
+        "points",
+        "axis",
+        "family",
+        "half_life",
+        "confidence",
+        "discounts",
+        "certain",
+        "user_message",
+        "internal_message",
+        "once_per",
+        "status_code",
+        "resource",
+        "metadata",
+        "metadata_from",
+    ],
+    later: &[],
 };
+
+/// The longest half-life: 90 days.
+const MAX_HALF_LIFE_MS: i64 = 90 * 86_400_000;
 
 /// What the package says to the user unless a detector says otherwise.
 pub const DEFAULT_USER_MESSAGE: &str = "Suspicious activity detected.";
@@ -87,7 +111,33 @@ pub fn read_signal(node: &Node, detector: Option<&dyn Detector>, scope: Option<&
     let resource = fields.get("resource").map_or(Some(true), |n| truth(n, "`resource`", report));
     let metadata = fields.get("metadata").map_or(Some(Vec::new()), |n| read_metadata(n, detector, scope, report));
     let metadata_from_data = fields.get("metadata_from").map_or(Some(false), |n| word(n, "`metadata_from`", &[("data", true)], report));
+    let category = fields.get("category").map_or(Some(None), |n| word(n, "`category`", &CATEGORIES, report).map(Some));
+    let severity = fields.get("severity").map_or(Some(None), |n| word(n, "`severity`", &SEVERITIES, report).map(Some));
+    let points = fields.get("points").map_or(Some(None), |n| points(n, "`points`", report).map(Some));
+    let evidence = read_evidence(&fields, report);
+    let confidence = fields.get("confidence").map_or(Some(None), |n| thousandths(n, "`confidence`", 0..=1_000, report).map(Some));
+    let discounts = fields.get("discounts").map_or(Some(false), |n| truth(n, "`discounts`", report));
+    if discounts == Some(true) && fields.get("confidence").is_none() {
+        let help = "write `confidence: 0.8`".to_owned();
+        report.problem(
+            codes::CONTRADICTION,
+            fields.key_at("discounts"),
+            "`discounts` multiplies the points by the `confidence`, and there is none",
+            Some(help),
+        );
+    }
+    let certain = fields.get("certain").map_or(Some(false), |n| truth(n, "`certain`", report));
+    let Evidence { axis, family, half_life_ms } = evidence?;
     Some(Signal {
+        category: category?,
+        severity: severity?,
+        points: points?,
+        axis,
+        family,
+        half_life_ms,
+        confidence: confidence?,
+        discounts: discounts?,
+        certain: certain?,
         ty: ty?,
         user_message: user_message?.to_owned(),
         internal_message: internal_message?.to_owned(),
@@ -97,6 +147,24 @@ pub fn read_signal(node: &Node, detector: Option<&dyn Detector>, scope: Option<&
         metadata: metadata?,
         metadata_from_data: metadata_from_data?,
     })
+}
+
+/// What a signal or a profile says about its evidence.
+pub struct Evidence {
+    /// `axis`.
+    pub axis: Option<Axis>,
+    /// `family`.
+    pub family: Option<String>,
+    /// `half_life`, milliseconds.
+    pub half_life_ms: Option<i64>,
+}
+
+/// Reads `axis`, `family` and `half_life`.
+pub fn read_evidence(fields: &Fields<'_>, report: &mut Report<'_>) -> Option<Evidence> {
+    let axis = fields.get("axis").map_or(Some(None), |n| word(n, "`axis`", &Axis::WORDS, report).map(Some));
+    let family = fields.get("family").map_or(Some(None), |n| name(n, "`family`", report).map(|family| Some(family.to_owned())));
+    let half_life_ms = fields.get("half_life").map_or(Some(None), |n| duration(n, "`half_life`", MAX_HALF_LIFE_MS, report).map(Some));
+    Some(Evidence { axis: axis?, family: family?, half_life_ms: half_life_ms? })
 }
 
 fn read_metadata(

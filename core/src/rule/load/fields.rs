@@ -5,6 +5,7 @@
 use super::codes;
 use super::report::{Place, Report, did_you_mean};
 use super::tree::{Entry, Node, Tree};
+use crate::detectors::MAX_WITHIN_MS;
 use crate::time::{format_duration_ms, parse_duration_ms};
 use std::ops::RangeInclusive;
 
@@ -171,6 +172,39 @@ pub fn duration(node: &Node, what: &str, max_ms: i64, report: &mut Report<'_>) -
     Some(ms)
 }
 
+/// The most events of a rate.
+pub const MAX_RATE_EVENTS: i64 = 1_000_000;
+
+/// A rate as the time that one event takes, whole microseconds: `1/500ms`, `100/1m`, `1/s`.
+pub fn interval_us(node: &Node, what: &str, report: &mut Report<'_>) -> Option<i64> {
+    let given = text(node, what, report)?;
+    let parts = given.split_once('/').and_then(|(events, per)| {
+        let is_number = !events.is_empty() && events.bytes().all(|b| b.is_ascii_digit());
+        // `1/s` is `1/1s`.
+        let per_ms = parse_duration_ms(per).or_else(|| parse_duration_ms(&format!("1{per}")))?;
+        Some((events.parse::<i64>().ok().filter(|_| is_number)?, per_ms))
+    });
+    let Some((events, per_ms)) = parts else {
+        let message = format!("{what} is `{}`{}, which is not a rate", shown(given), of_setting(node));
+        let help = "events and the time for them, without spaces: `1/500ms`, `100/1m`".to_owned();
+        report.problem(codes::WRONG_TYPE, node.at, message, Some(help));
+        return None;
+    };
+    if !(1..=MAX_RATE_EVENTS).contains(&events) || per_ms > MAX_WITHIN_MS {
+        let longest = format_duration_ms(MAX_WITHIN_MS);
+        let message = format!("{what} is {given}{}, it must be 1 to {MAX_RATE_EVENTS} events in at most {longest}", of_setting(node));
+        report.problem(codes::RANGE, node.at, message, None);
+        return None;
+    }
+    let interval_us = per_ms * 1_000 / events;
+    if interval_us == 0 {
+        let message = format!("{what} is {given}{}, one event in a microsecond is the fastest", of_setting(node));
+        report.problem(codes::RANGE, node.at, message, None);
+        return None;
+    }
+    Some(interval_us)
+}
+
 /// One of a few words.
 pub fn word<T: Copy>(node: &Node, what: &str, words: &[(&'static str, T)], report: &mut Report<'_>) -> Option<T> {
     let given = text(node, what, report)?;
@@ -180,6 +214,30 @@ pub fn word<T: Copy>(node: &Node, what: &str, words: &[(&'static str, T)], repor
         let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let near = crate::diagnostic::nearest(given, all.iter().copied()).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
         report.problem(codes::UNKNOWN_WORD, node.at, message, Some(format!("{near}one of: {}", all.join(", "))));
+    }
+    found
+}
+
+/// Points, 0 to 100.
+pub fn points(node: &Node, what: &str, report: &mut Report<'_>) -> Option<u8> {
+    whole(node, what, 0..=100, report).and_then(|n| u8::try_from(n).ok())
+}
+
+/// A number with at most three decimals, in thousandths; `range` is in thousandths, too.
+pub fn thousandths(node: &Node, what: &str, range: RangeInclusive<u32>, report: &mut Report<'_>) -> Option<u32> {
+    let given = match node.value {
+        Tree::Int(number) => number as f64,
+        Tree::Float(number) => number,
+        _ => {
+            wrong_type(node, what, "a number", report);
+            return None;
+        }
+    };
+    let scaled = (given * 1_000.0).round();
+    let found = (scaled >= 0.0 && scaled <= f64::from(u32::MAX)).then_some(scaled as u32).filter(|n| range.contains(n));
+    if found.is_none() {
+        let (least, most) = (f64::from(*range.start()) / 1_000.0, f64::from(*range.end()) / 1_000.0);
+        report.problem(codes::RANGE, node.at, format!("{what} is {given}{}, it must be {least} to {most}", of_setting(node)), None);
     }
     found
 }

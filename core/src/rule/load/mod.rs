@@ -10,6 +10,7 @@ mod detect;
 pub(crate) mod fields;
 pub mod outline;
 mod pack;
+pub(crate) mod policy;
 pub(crate) mod report;
 pub(crate) mod rule;
 #[cfg(test)]
@@ -19,11 +20,12 @@ mod settings;
 mod tests;
 pub(crate) mod tree;
 
-use super::{FlagDecl, Policy, Rule, RuleSet};
+use super::{FlagDecl, Rule, RuleSet};
 use crate::diagnostic::Diagnostic;
 use crate::expr::Scope;
 use crate::hash;
 use crate::lint::cost;
+use crate::policy::{Decide, Policy};
 use outline::Outline;
 use report::{Place, Report};
 use serde_json::{Map, Value};
@@ -153,12 +155,14 @@ fn assemble(documents: &[(Kind, Node)], digest: String, report: &mut Report<'_>)
     for second in policies.iter().skip(1) {
         report.problem(codes::DUPLICATE, second.at, "a pack has one policy, this is another", None);
     }
-    let policy = policies.first().and_then(|document| pack::read_policy(document, &flags, report)).unwrap_or_else(pack::default_policy);
     let rule_documents: Vec<&Node> = of(Kind::Rule).collect();
     let mut scope = Scope { lists, lets: BTreeMap::new() };
     let good = pack::read_predicates(&of(Kind::Predicates).collect::<Vec<_>>(), &mut scope, report);
     // With a predicate that is wrong, every use of it would be reported as well.
+    let policy = policies.first().filter(|_| good).and_then(|document| policy::read_policy(document, &flags, &scope, report));
+    let policy = policy.unwrap_or_else(policy::default_policy);
     let rules = if good { read_rules(&rule_documents, &flags, &scope, report) } else { Vec::new() };
+    check_composites(&rule_documents, &rules, policy.decide, report);
     profiles.named.append(&mut profiles.overrides);
     let outline = outline::read(documents.iter().map(|(_, document)| document), &rule_documents, report);
     set(digest, rules, profiles, flags, policy, outline)
@@ -188,6 +192,19 @@ fn read_rules(documents: &[&Node], flags: &[FlagDecl], scope: &Scope, report: &m
         }
     }
     documents.iter().filter_map(|document| rule::read_rule(document, rule::Pack { flags, scope }, report)).collect()
+}
+
+/// A rule over the score needs one.
+fn check_composites(documents: &[&Node], rules: &[Rule], decide: Decide, report: &mut Report<'_>) {
+    // Where a rule could not be read, documents and rules do not stand side by side; there are problems enough then.
+    if decide == Decide::PerEvent || documents.len() != rules.len() {
+        return;
+    }
+    for (document, rule) in documents.iter().zip(rules).filter(|(_, rule)| rule.detector.is_composite()) {
+        let help = "write `decide: per_event`, or leave the rule out".to_owned();
+        let message = format!("{} looks at the score, and `decide: per_signal` has none", rule.id);
+        report.problem(codes::CONTRADICTION, document.at, message, Some(help));
+    }
 }
 
 fn set(digest: String, rules: Vec<Rule>, profiles: pack::Profiles, flags: Vec<FlagDecl>, policy: Policy, outline: Outline) -> RuleSet {

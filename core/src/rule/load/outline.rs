@@ -17,6 +17,8 @@ const LEVELS: usize = 3;
 pub struct Outline {
     /// One for each rule, in the order of [`crate::rule::RuleSet::rules`].
     pub rules: Vec<Places>,
+    /// The policy, if there is a document of it.
+    pub policy: Option<Places>,
     /// Where each flag is declared, by name.
     pub flags: BTreeMap<String, Origin>,
     /// Lists, predicates and lets that no expression names, in the order of the files.
@@ -71,6 +73,12 @@ pub fn read<'n>(documents: impl Iterator<Item = &'n Node> + Clone, rules: &[&'n 
             None | Some("rule") => outline.rule(document, &mut named, origin),
             Some("predicates") => texts(document, &mut |text| paths(text, &mut named)),
             Some("flags") => outline.declared_flags(document, origin),
+            Some("policy") => {
+                if let Some(contexts) = get(document, "context") {
+                    texts(contexts, &mut |text| paths(text, &mut named));
+                }
+                outline.policy = Some(places(document, origin));
+            }
             _ => {}
         }
     }

@@ -1,22 +1,19 @@
-//! The documents that rules lean on: lists, flags, profiles and the policy.
+//! The documents that rules lean on: lists, predicates, flags and profiles.
 
 use super::codes;
-use super::fields::{Fields, Keys, check_name, duration, list, map, name, not_yet, of_setting, shown, text, truth, whole, word};
+use super::detect::{Evidence, read_evidence};
+use super::fields::{Fields, Keys, check_name, list, map, name, of_setting, points, shown, text, truth, word};
 use super::report::{Report, did_you_mean};
 use super::rule::expression_text;
 use super::tree::{Node, Tree};
 use crate::expr::{Scope, check_predicates};
-use crate::rule::{Action, ActionRow, Category, Decide, FlagDecl, Policy, Profile, Severity};
+use crate::rule::{Category, FlagDecl, Profile, Severity};
 use std::collections::BTreeMap;
 
 /// The most lists, flags and profiles a pack may have, each.
 pub const MAX_NAMED: usize = 10_000;
 /// The most values of one list.
 pub const MAX_LIST_VALUES: usize = 100_000;
-/// The longest lateness that may be allowed.
-pub const MAX_LATENESS_MS: i64 = 86_400_000;
-/// The most event ids that an entity remembers.
-pub const MAX_REMEMBER_IDS: i64 = 64;
 
 /// The keys of a `lists` document.
 pub const LISTS: Keys = Keys { what: "a lists document", known: &["schema", "kind", "lists"], later: &[] };
@@ -30,44 +27,16 @@ pub const FLAG: Keys = Keys { what: "a flag", known: &["name", "default", "descr
 pub const PROFILES: Keys = Keys { what: "a profiles document", known: &["schema", "kind", "profiles", "default", "overrides"], later: &[] };
 /// The keys of one profile.
 pub const PROFILE: Keys =
-    Keys { what: "a profile", known: &["risk_score", "severity", "category"], later: &["axis", "family", "half_life"] };
-/// The keys of a `policy` document.
-pub const POLICY: Keys = Keys {
-    what: "a policy",
-    known: &[
-        "schema",
-        "kind",
-        "id",
-        "version",
-        "decide",
-        "detection_flag",
-        "actions",
-        "precedence",
-        "allowed_lateness",
-        "remember_ids",
-        "client_address",
-        "anon",
-    ],
-    later: &["context", "guard"],
-};
-/// The keys of one action.
-pub const ACTION: Keys = Keys {
-    what: "an action",
-    known: &["do", "at", "flag"],
-    later: &["leave", "families", "or_certain", "hold", "ttl", "grow", "max_ttl", "forget", "rate", "floor"],
-};
-
+    Keys { what: "a profile", known: &["risk_score", "severity", "category", "axis", "family", "half_life"], later: &[] };
 /// Severities by their words.
 pub const SEVERITIES: [(&str, Severity); 4] =
     [("low", Severity::Low), ("medium", Severity::Medium), ("high", Severity::High), ("critical", Severity::Critical)];
 /// Categories by their words.
 pub const CATEGORIES: [(&str, Category); 3] =
     [("request", Category::Request), ("permission", Category::Permission), ("business", Category::Business)];
-/// Actions by their words.
-pub const ACTIONS: [(&str, Action); 3] = [("alert", Action::Alert), ("step_up", Action::StepUp), ("block", Action::Block)];
-
 /// The profile of a type that no document names, when no document gives a default: the package's.
-pub const DEFAULT_PROFILE: Profile = Profile { risk_score: 30, severity: Severity::Medium, category: Category::Request };
+pub const DEFAULT_PROFILE: Profile =
+    Profile { risk_score: 30, severity: Severity::Medium, category: Category::Request, axis: None, family: None, half_life_ms: None };
 
 /// Reads a `lists` document into `lists`.
 pub fn read_lists(document: &Node, lists: &mut BTreeMap<String, Vec<String>>, report: &mut Report<'_>) {
@@ -200,120 +169,9 @@ pub fn read_profiles(document: &Node, profiles: &mut Profiles, report: &mut Repo
 
 fn read_profile(node: &Node, report: &mut Report<'_>) -> Option<Profile> {
     let fields = Fields::open(node, &PROFILE, report)?;
-    let risk_score = fields.need("risk_score", report).and_then(|n| score(n, "`risk_score`", report));
+    let risk_score = fields.need("risk_score", report).and_then(|n| points(n, "`risk_score`", report));
     let severity = fields.need("severity", report).and_then(|n| word(n, "`severity`", &SEVERITIES, report));
     let category = fields.need("category", report).and_then(|n| word(n, "`category`", &CATEGORIES, report));
-    Some(Profile { risk_score: risk_score?, severity: severity?, category: category? })
-}
-
-fn score(node: &Node, what: &str, report: &mut Report<'_>) -> Option<u8> {
-    whole(node, what, 0..=100, report).and_then(|n| u8::try_from(n).ok())
-}
-
-/// The policy of a pack that has none: alert from 50, step-up from 80, no block. Blocking must be written down.
-pub fn default_policy() -> Policy {
-    let row = |action, at| ActionRow { action, at, flag: None };
-    Policy {
-        id: "policy.default".into(),
-        version: 1,
-        decide: Decide::PerSignal,
-        master_flag: None,
-        actions: vec![row(Action::Alert, 50), row(Action::StepUp, 80)],
-        precedence: vec![Action::Block, Action::StepUp, Action::Alert],
-        allowed_lateness_ms: Some(30_000),
-        remember_ids: 16,
-        counts_anon: false,
-        trust_forwarded_for: false,
-    }
-}
-
-/// Reads a `policy` document.
-pub fn read_policy(document: &Node, flags: &[FlagDecl], report: &mut Report<'_>) -> Option<Policy> {
-    let defaults = default_policy();
-    let fields = Fields::open(document, &POLICY, report)?;
-    let id = fields.need("id", report).and_then(|n| name(n, "`id`", report));
-    let version = fields.need("version", report).and_then(|n| whole(n, "`version`", 1..=i64::from(u32::MAX), report));
-    if let Some(node) = fields.get("decide") {
-        match &node.value {
-            Tree::Text(given) if given == "per_event" => not_yet(node.at, "`decide: per_event`", report),
-            _ => _ = word(node, "`decide`", &[("per_signal", Decide::PerSignal)], report),
-        }
-    }
-    let master_flag = fields.get("detection_flag").map(|n| flag_index(n, flags, report));
-    let actions = fields.need("actions", report).and_then(|n| read_actions(n, flags, report));
-    let precedence = match fields.get("precedence") {
-        Some(node) => read_precedence(node, actions.as_deref().unwrap_or_default(), report),
-        None => Some(defaults.precedence),
-    };
-    let allowed_lateness_ms = match fields.get("allowed_lateness") {
-        Some(Node { value: Tree::Text(off), .. }) if off == "off" => Some(None),
-        Some(Node { value: Tree::Text(zero), .. }) if zero == "0s" => Some(Some(0)),
-        Some(node) => duration(node, "`allowed_lateness`", MAX_LATENESS_MS, report).map(Some),
-        None => Some(defaults.allowed_lateness_ms),
-    };
-    let remember_ids = fields.get("remember_ids").map_or(Some(16), |n| whole(n, "`remember_ids`", 0..=MAX_REMEMBER_IDS, report));
-    let counts_anon = fields.get("anon").map_or(Some(defaults.counts_anon), |n| truth(n, "`anon`", report));
-    let trust_forwarded_for = match fields.get("client_address") {
-        // As a setting it is the package's ANOMALY_TRUST_X_FORWARDED_FOR.
-        Some(Node { value: Tree::Bool(trust), setting: Some(_), .. }) => Some(*trust),
-        Some(node) => word(node, "`client_address`", &[("peer", false), ("first_forwarded_for", true)], report),
-        None => Some(defaults.trust_forwarded_for),
-    };
-    Some(Policy {
-        id: id?.to_owned(),
-        version: u32::try_from(version?).ok()?,
-        decide: Decide::PerSignal,
-        master_flag: master_flag.map_or(Some(None), |index| index.map(Some))?,
-        actions: actions?,
-        precedence: precedence?,
-        allowed_lateness_ms: allowed_lateness_ms?,
-        remember_ids: usize::try_from(remember_ids?).ok()?,
-        counts_anon: counts_anon?,
-        trust_forwarded_for: trust_forwarded_for?,
-    })
-}
-
-fn read_actions(node: &Node, flags: &[FlagDecl], report: &mut Report<'_>) -> Option<Vec<ActionRow>> {
-    let items = list(node, "`actions`", report)?;
-    let mut rows: Vec<ActionRow> = Vec::new();
-    let mut complete = true;
-    for item in items {
-        let row = Fields::open(item, &ACTION, report).and_then(|fields| {
-            let action = fields.need("do", report).and_then(|n| match &n.value {
-                Tree::Text(given) if given == "throttle" => {
-                    not_yet(n.at, "`do: throttle`", report);
-                    None
-                }
-                _ => word(n, "`do`", &ACTIONS, report),
-            });
-            let at = fields.need("at", report).and_then(|n| score(n, "`at`", report));
-            let flag = fields.get("flag").map(|n| flag_index(n, flags, report));
-            Some(ActionRow { action: action?, at: at?, flag: flag.map_or(Some(None), |index| index.map(Some))? })
-        });
-        match row {
-            Some(row) if rows.iter().any(|r| r.action == row.action) => {
-                report.problem(codes::DUPLICATE, item.at, "this action has a row already", None);
-            }
-            Some(row) => rows.push(row),
-            None => complete = false,
-        }
-    }
-    complete.then_some(rows)
-}
-
-fn read_precedence(node: &Node, actions: &[ActionRow], report: &mut Report<'_>) -> Option<Vec<Action>> {
-    let items = list(node, "`precedence`", report)?;
-    let mut order: Vec<Action> = Vec::new();
-    for item in items {
-        let action = word(item, "`precedence`", &ACTIONS, report)?;
-        if order.contains(&action) {
-            report.problem(codes::DUPLICATE, item.at, "this action is named twice in `precedence`", None);
-        }
-        order.push(action);
-    }
-    for row in actions.iter().filter(|row| !order.contains(&row.action)) {
-        let word = ACTIONS.iter().find(|(_, a)| *a == row.action).map_or("", |(word, _)| *word);
-        report.problem(codes::CONTRADICTION, node.at, format!("`{word}` has a row in `actions` and no place in `precedence`"), None);
-    }
-    Some(order)
+    let Evidence { axis, family, half_life_ms } = read_evidence(&fields, report)?;
+    Some(Profile { risk_score: risk_score?, severity: severity?, category: category?, axis, family, half_life_ms })
 }

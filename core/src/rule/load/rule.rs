@@ -290,7 +290,7 @@ fn read_lets(fields: &Fields<'_>, pack: &Scope, report: &mut Report<'_>) -> Opti
 }
 
 /// An expression that is true or false.
-fn predicate(node: &Node, scope: &Scope, report: &mut Report<'_>) -> Option<Expr> {
+pub fn predicate(node: &Node, scope: &Scope, report: &mut Report<'_>) -> Option<Expr> {
     let expr = expression(node, "`when`", scope, report)?;
     if !matches!(expr.ty(), Type::Bool | Type::Any) {
         let message = format!("`when` must be true or false, this is of type {}", expr.ty().name());

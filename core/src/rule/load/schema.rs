@@ -6,7 +6,8 @@
 use super::cases::{CASE, ENTRY, EXPECTATION};
 use super::detect::SIGNAL;
 use super::fields::Keys;
-use super::pack::{ACTION, FLAG, FLAGS, LISTS, POLICY, PREDICATES, PROFILE, PROFILES};
+use super::pack::{FLAG, FLAGS, LISTS, PREDICATES, PROFILE, PROFILES};
+use super::policy::{ACTION, CONTEXT, POLICY};
 use super::rule::{EXCEPTION, META, RULE};
 use super::settings::{DOCUMENT, SETTING};
 use crate::detectors::REGISTRY;
@@ -61,8 +62,9 @@ words!(Window: Sliding, Fixed);
 words!(Firing: Edge, Every);
 words!(TypeFrom: AnomalyType);
 words!(MetadataFrom: Data);
-words!(Decide: PerSignal);
-words!(Action: Alert, StepUp, Block);
+words!(Decide: PerEvent, PerSignal);
+words!(Action: Alert, Throttle, StepUp, Block);
+words!(AxisWord: Intrusion, Policy, Abuse, Integrity);
 words!(ClientAddress: Peer, FirstForwardedFor);
 words!(SettingType: Int, String, Bool, Strings, Seconds, Profiles);
 
@@ -209,6 +211,8 @@ struct Expectation {
     r#type: Option<String>,
     actions: Option<Vec<Action>>,
     severity: Option<Severity>,
+    /// The score of an axis, in whole points.
+    score: Option<BTreeMap<String, u8>>,
 }
 
 #[derive(JsonSchema)]
@@ -236,6 +240,7 @@ struct Detect {
     distinct: Option<Distinct>,
     sum: Option<Sum>,
     ratio: Option<Ratio>,
+    score: Option<Score>,
 }
 
 #[derive(JsonSchema)]
@@ -252,7 +257,7 @@ struct Count {
     #[schemars(length(min = 1, max = 8))]
     all_of: Option<Vec<CountWindow>>,
     #[schemars(length(min = 1, max = 8))]
-    any_of: Option<Vec<CountWindow>>,
+    any_of: Option<Vec<WeighedWindow>>,
 }
 
 /// One of several windows.
@@ -261,6 +266,27 @@ struct Count {
 struct CountWindow {
     at_least: Or<u32>,
     within: Or<Duration>,
+}
+
+/// One of several windows of which any will do, with what it gives instead of the rule's points.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct WeighedWindow {
+    at_least: Or<u32>,
+    within: Or<Duration>,
+    #[schemars(range(min = 0, max = 100))]
+    points: Option<u8>,
+}
+
+/// A level of the entity's score.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Score {
+    axis: AxisWord,
+    #[schemars(range(min = 1, max = 100))]
+    at_least: u8,
+    #[schemars(range(min = 1, max = 16))]
+    families: Option<u8>,
 }
 
 #[derive(JsonSchema)]
@@ -297,7 +323,7 @@ struct Rate {
 
 /// `1/500ms`, `100/1m`.
 #[derive(JsonSchema)]
-struct Refill(#[schemars(regex(pattern = "^[0-9]+/[0-9]+(ms|s|m|h|d)$"))] String);
+struct Refill(#[schemars(regex(pattern = "^[0-9]+/[0-9]*(ms|s|m|h|d)$"))] String);
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -347,6 +373,17 @@ enum Values {
 struct Signal {
     r#type: Option<String>,
     type_from: Option<TypeFrom>,
+    category: Option<Category>,
+    severity: Option<Severity>,
+    #[schemars(range(min = 0, max = 100))]
+    points: Option<u8>,
+    axis: Option<AxisWord>,
+    family: Option<String>,
+    half_life: Option<Duration>,
+    #[schemars(range(min = 0, max = 1))]
+    confidence: Option<f64>,
+    discounts: Option<bool>,
+    certain: Option<bool>,
     user_message: Option<String>,
     internal_message: Option<String>,
     once_per: Option<Or<Duration>>,
@@ -401,6 +438,9 @@ struct Profile {
     risk_score: u8,
     severity: Severity,
     category: Category,
+    axis: Option<AxisWord>,
+    family: Option<String>,
+    half_life: Option<Duration>,
 }
 
 #[derive(JsonSchema)]
@@ -416,6 +456,8 @@ struct Policy {
     detection_flag: Option<String>,
     actions: Vec<ActionRow>,
     precedence: Option<Vec<Action>>,
+    #[schemars(length(max = 16))]
+    context: Option<Vec<Context>>,
     /// A duration, `0s` or `off`.
     allowed_lateness: Option<String>,
     remember_ids: Option<Or<u8>>,
@@ -429,7 +471,35 @@ struct ActionRow {
     r#do: Action,
     #[schemars(range(min = 0, max = 100))]
     at: u8,
+    #[schemars(range(min = 1, max = 100))]
+    leave: Option<u8>,
     flag: Option<String>,
+    #[schemars(range(min = 1, max = 16))]
+    families: Option<u8>,
+    or_certain: Option<bool>,
+    hold: Option<Duration>,
+    ttl: Option<Duration>,
+    #[schemars(range(min = 1, max = 10))]
+    grow: Option<f64>,
+    max_ttl: Option<Duration>,
+    forget: Option<Duration>,
+    rate: Option<Refill>,
+    floor: Option<Refill>,
+    /// A duration, or `0s`.
+    once_per: Option<Duration>,
+    resolve_after: Option<Duration>,
+}
+
+/// What weighs more or less.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Context {
+    id: String,
+    when: Expression,
+    #[schemars(range(min = 0.05, max = 4.0))]
+    times: f64,
+    axis: Option<AxisWord>,
+    entity: Option<Kind>,
 }
 
 #[derive(JsonSchema)]
@@ -483,6 +553,7 @@ fn the_schema_has_the_keys_that_the_loader_reads() {
         ("Profile", &PROFILE),
         ("Policy", &POLICY),
         ("ActionRow", &ACTION),
+        ("Context", &CONTEXT),
         ("Settings", &DOCUMENT),
         ("Setting", &SETTING),
     ] {

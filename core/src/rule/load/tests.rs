@@ -1,7 +1,8 @@
 //! What the loader promises: all problems at once, at their places, with the way out.
 
 use super::*;
-use crate::rule::{Action, Mode, SignalType};
+use crate::policy::Action;
+use crate::rule::{Mode, SignalType};
 use serde_json::json;
 
 /// Loads files and writes problems as `code file:line:column message | help`.

@@ -3,7 +3,7 @@
 use super::completions;
 use crate::decision::Decision;
 use crate::detectors::trial::{NOW, Random, pack};
-use crate::engine::{Emit, Engine, Outcome};
+use crate::engine::{Emit, Engine, Made, Outcome};
 use crate::event::Event;
 use crate::flags::FlagSnapshot;
 use crate::hash::derived_id;
@@ -19,7 +19,7 @@ const LATENESS_MS: i64 = 5_000;
 struct Life {
     engine: Engine,
     state: ActorState,
-    decisions: Vec<Decision>,
+    made: Made,
 }
 
 impl Life {
@@ -29,12 +29,12 @@ impl Life {
 
     /// With more in the rule's signal.
     fn resting(detect: &str, signal: &str) -> Life {
-        let policy = "---\nschema: 1\nkind: policy\nid: p\nversion: 1\nallowed_lateness: 5s\nactions: []\n";
+        let policy = "---\nschema: 1\nkind: policy\nid: p\nversion: 1\ndecide: per_signal\nallowed_lateness: 5s\nactions: []\n";
         let rules = pack(detect, signal, policy).unwrap_or_else(|found| panic!("{found}"));
         let flags = FlagSnapshot::parse("flags.json", "{}").expect("flags");
         let engine = Engine::new(Arc::new(rules), &flags, Emit::Fired);
         assert!(engine.needs_time());
-        Life { engine, state: ActorState::default(), decisions: Vec::new() }
+        Life { engine, state: ActorState::default(), made: Made::default() }
     }
 
     fn reload(&mut self) {
@@ -50,20 +50,20 @@ impl Life {
         let event = Event::decode(Some(text.as_bytes())).expect("an event");
         let position = Position { topic: "t".into(), partition: 0, offset: 0 };
         let observation = self.engine.address(event, &position, NOW + at_ms).into_actor().expect("an actor");
-        let before = self.decisions.len();
-        let outcome = self.engine.process(&observation, &mut self.state, &mut self.decisions);
-        assert_eq!((outcome, self.decisions.len()), (Outcome::Processed, before), "events do not fire");
+        let before = self.made.decisions.len();
+        let outcome = self.engine.process(&observation, &mut self.state, &mut self.made);
+        assert_eq!((outcome, self.made.decisions.len()), (Outcome::Processed, before), "events do not fire");
         self
     }
 
     /// Lets the stream time come; answers the events that opened what fired, with the times when that was due.
     fn due(&mut self, stream_time_ms: i64) -> Vec<(String, i64)> {
         self.reload();
-        let before = self.decisions.len();
+        let before = self.made.decisions.len();
         let entity = crate::entity::Entity::actor(Some("u1"), None);
-        self.engine.fire_due(&entity, NOW + stream_time_ms, &mut self.state, &mut self.decisions);
+        self.engine.fire_due(&entity, NOW + stream_time_ms, &mut self.state, &mut self.made);
         let due = |d: &Decision| crate::time::parse_rfc3339_ms(d.due_time.as_deref().expect("a due time")).expect("a time") - NOW;
-        self.decisions[before..].iter().map(|d| (d.event_id.clone(), due(d))).collect()
+        self.made.decisions[before..].iter().map(|d| (d.event_id.clone(), due(d))).collect()
     }
 }
 
@@ -150,7 +150,7 @@ fn the_decision_is_about_the_event_that_opened_it() {
     let mut life = Life::new(EXPORT);
     life.see("e1", 0, r#""path":"/export","headers":{"cookie":"c"},"data":{"a":true,"secret":"s","card":{"n":1}}"#);
     life.due(20_000);
-    let decision = &life.decisions[0];
+    let decision = &life.made.decisions[0];
     assert_eq!((decision.event_id.as_str(), decision.path.as_deref()), ("e1", Some("/export")));
     assert_eq!(decision.due_time.as_deref(), Some("2025-10-09T08:53:30.000Z"));
     assert_eq!(decision.event_time, "2025-10-09T08:53:20.000Z");
@@ -184,7 +184,7 @@ fn it_rests_for_once_per_and_says_what_it_held_back() {
         let mut life = Life::resting(EXPORT, once_per);
         life.see("e1", 0, &data("a")).see("e2", 20_000, &data("a")).see("e3", 40_000, &data("a"));
         life.due(1_000_000);
-        life.decisions.iter().map(|decision| (decision.event_id.clone(), decision.suppressed)).collect::<Vec<_>>()
+        life.made.decisions.iter().map(|decision| (decision.event_id.clone(), decision.suppressed)).collect::<Vec<_>>()
     };
     let of = |ids: &[(&str, u32)]| ids.iter().map(|(id, held)| ((*id).to_owned(), *held)).collect::<Vec<_>>();
     assert_eq!(fires(""), of(&[("e1", 0), ("e2", 0), ("e3", 0)]), "each is an edge of its own");

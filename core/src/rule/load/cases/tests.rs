@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::event::FIELDS;
-use crate::rule::Action;
+use crate::policy::Action;
 use crate::rule::load::{SourceFile, load};
 use crate::rule::{RuleSet, Severity};
+use crate::score::Axis;
 
 const RULE: &str =
     "schema: 1\nid: http.any\nversion: 1\ntitle: Any\non: http_request\nby: user\ndetect: {match: {}}\nsignal: {type: any}\ntests:\n";
@@ -59,9 +60,10 @@ fn entries_become_events_in_the_order_of_their_arrival() {
 fn an_expectation_is_read_with_its_defaults() {
     let events = "events: [{user_id: u}]";
     let read = case(&format!(
-        "{{name: n, {events}, expect: [{{by: 0s}}, {{at: 0s, signals: 2, entity: 'user:u', type: t, actions: [alert, step_up], severity: high}}]}}"
+        "{{name: n, {events}, expect: [{{by: 0s}}, {{at: 0s, signals: 2, entity: 'user:u', type: t, actions: [alert, step_up], severity: high, score: {{intrusion: 60}}}}]}}"
     ));
-    let plain = Expectation { when: When::By(0), signals: 1, entity: None, ty: None, actions: None, severity: None };
+    let plain =
+        Expectation { when: When::By(0), signals: 1, entity: None, ty: None, actions: None, severity: None, score: BTreeMap::new() };
     let full = Expectation {
         when: When::At(0),
         signals: 2,
@@ -69,6 +71,7 @@ fn an_expectation_is_read_with_its_defaults() {
         ty: Some("t".into()),
         actions: Some(vec![Action::Alert, Action::StepUp]),
         severity: Some(Severity::High),
+        score: BTreeMap::from([(Axis::Intrusion, 60)]),
     };
     assert_eq!(read.expect, [plain, full]);
     assert_eq!((read.start_ms, read.until_ms), (DEFAULT_START_MS, None));

@@ -1,0 +1,442 @@
+//! What fired, together with what is held against the entity already: one decision, its receipt, and the entity's standing
+//! (`decide: per_event`). The way from contributions to a score is [`crate::score`]'s, from a score to actions
+//! [`crate::policy::enforce`]'s.
+
+use super::decide::axes;
+use super::{Circumstances, Engine, Made, Shown, flag_user};
+use crate::decision::{ContextApplied, Contribution, Decision, EntityRef, Points, SCHEMA_VERSION};
+use crate::detectors::{Firing, ScoreLook};
+use crate::entity::Entity;
+use crate::observation::Observation;
+use crate::policy::enforce::Asked;
+use crate::policy::{Action, CONTEXT_BOUNDS, Policy};
+use crate::rule::{Effect, Exception, Mode, Severity, SignalType};
+use crate::score::decay::decayed;
+use crate::score::reasons::{Reason, severity_of};
+use crate::score::tally::{self, Line, Scores, Whose};
+use crate::score::{Axis, Milli};
+use crate::standing::{Standing, StandingChange};
+use crate::state::{ActorState, Held, Ledger};
+use crate::{hash, mask, time};
+
+/// A firing and what it counts for.
+struct Fired<'a> {
+    circumstances: Circumstances<'a>,
+    /// Index of its reason.
+    reason: usize,
+    held: Held,
+}
+
+impl Engine {
+    /// Weighs what fired at `at_ms`; at least one rule did.
+    pub(super) fn weigh(
+        &self,
+        observation: &Observation<'_>,
+        at_ms: i64,
+        fired: Vec<Circumstances<'_>>,
+        state: &mut ActorState,
+        out: &mut Made,
+    ) {
+        // What came late adds its part in its place; the score is the one of now.
+        let now_ms = state.newest_ms.map_or(at_ms, |newest| newest.max(at_ms));
+        let mut ledger = state.take_ledger();
+        self.strike_out(&mut ledger, now_ms);
+        let before = ledger.clone();
+        let mut fired: Vec<Fired<'_>> = fired.into_iter().map(|c| self.count_for(observation, at_ms, c)).collect();
+        let is_live = |fired: &Fired<'_>| self.reasons.row(fired.reason).is_live;
+        for fired in fired.iter().filter(|fired| is_live(fired)) {
+            self.hold(&mut ledger, fired.held, now_ms);
+        }
+        if !self.composites.is_empty() && fired.iter().any(is_live) {
+            let above = self.composites(observation, &before, &ledger, now_ms, state);
+            for circumstances in above {
+                let one = self.count_for(observation, at_ms, circumstances);
+                if is_live(&one) {
+                    self.hold(&mut ledger, one.held, now_ms);
+                }
+                fired.push(one);
+            }
+            fired.sort_by_key(|fired| fired.circumstances.rule);
+        }
+        let (live, watching): (Vec<Fired<'_>>, Vec<Fired<'_>>) = fired.into_iter().partition(is_live);
+        let watched: Vec<Decision> = watching.iter().map(|one| self.as_if(observation, &before, &ledger, one, now_ms)).collect();
+        if !live.is_empty() {
+            let decision = self.judge(observation, &before, &mut ledger, &live, now_ms, out);
+            out.decisions.push(decision);
+            let gone_ms = tally::is_gone(&self.reasons, &ledger, now_ms);
+            state.retain(gone_ms.max(self.rules.policy.remembers_until_ms(&ledger)));
+        }
+        out.decisions.extend(watched);
+        state.put_ledger(ledger);
+    }
+
+    /// A firing that was held back refreshes the contribution that its rule has.
+    pub(super) fn refresh(
+        &self,
+        rule: usize,
+        observation: &Observation<'_>,
+        firing: Firing,
+        exception: Option<&Exception>,
+        state: &mut ActorState,
+    ) {
+        let reason = self.reason_of(rule, observation);
+        let key = self.reasons.key(reason);
+        if !self.reasons.row(reason).is_live || !state.ledger.as_mut().is_some_and(|ledger| ledger.held_for(key).is_some()) {
+            return;
+        }
+        let at_ms = observation.event.event_time_ms;
+        let now_ms = state.newest_ms.map_or(at_ms, |newest| newest.max(at_ms));
+        let held = self.held(reason, observation, at_ms, firing, exception);
+        let mut ledger = state.take_ledger();
+        self.hold(&mut ledger, held, now_ms);
+        state.put_ledger(ledger);
+    }
+
+    /// What ends by itself at `due_ms`: actions, the alert, the score.
+    pub(super) fn lapse(&self, entity: &Entity<'_>, due_ms: i64, state: &mut ActorState, out: &mut Made) {
+        let entity = EntityRef::from(entity);
+        let now_ms = state.newest_ms.map_or(due_ms, |newest| newest.max(due_ms));
+        let mut ledger = state.take_ledger();
+        self.strike_out(&mut ledger, now_ms);
+        self.resolve_rules(&entity, due_ms, &mut ledger, out);
+        let scores = tally::at(&self.reasons, &ledger, now_ms, Whose::All);
+        self.rules.policy.lapse(&mut ledger, now_ms, scores.risk());
+        let in_force = self.rules.policy.in_force(&ledger, now_ms, scores.risk());
+        if !in_force.contains(&Action::Alert) {
+            self.resolve_policy(&entity, now_ms, &mut ledger, out);
+        }
+        self.publish(&entity, None, &scores, &in_force, &mut ledger, now_ms, out);
+        state.put_ledger(ledger);
+    }
+
+    /// Takes out what counts no more: what has decayed, and what its rule took with it.
+    fn strike_out(&self, ledger: &mut Ledger, now_ms: i64) {
+        ledger.held.retain(|held| {
+            let counts = |reason: &Reason| {
+                reason.is_live && decayed(held.points, now_ms.saturating_sub(held.at_ms), reason.half_life_ms) >= Milli::LEAST
+            };
+            self.reasons.get(held.reason).is_some_and(|(_, reason)| counts(reason))
+        });
+    }
+
+    fn reason_of(&self, rule: usize, observation: &Observation<'_>) -> usize {
+        let reported = match self.rules.rules[rule].signal.ty {
+            SignalType::Named(_) => None,
+            SignalType::Reported => observation.event.anomaly_type.as_deref(),
+        };
+        self.reasons.of_firing(rule, reported)
+    }
+
+    fn count_for<'c>(&self, observation: &Observation<'_>, at_ms: i64, circumstances: Circumstances<'c>) -> Fired<'c> {
+        let reason = self.reason_of(circumstances.rule, observation);
+        let held = self.held(reason, observation, at_ms, circumstances.firing, circumstances.exception);
+        Fired { circumstances, reason, held }
+    }
+
+    fn held(&self, index: usize, observation: &Observation<'_>, at_ms: i64, firing: Firing, exception: Option<&Exception>) -> Held {
+        let reason = self.reasons.row(index);
+        let times = product(self.contexts(reason, observation).map(|(_, times)| times));
+        let rule = &self.rules.rules[reason.rule];
+        let given = rule.detector.points(&firing).map_or(reason.points, |points| rule.signal.discounted(Milli::of_points(points)));
+        Held {
+            reason: self.reasons.key(index),
+            points: given.times(times).min(reason.cap),
+            at_ms,
+            spared: exception.is_some_and(|exception| exception.effect == Effect::NoAction),
+            firing,
+        }
+    }
+
+    /// The contexts of the policy that hold for a reason of an event, with their multipliers.
+    fn contexts<'p>(&'p self, reason: &'p Reason, observation: &'p Observation<'_>) -> impl Iterator<Item = (&'p str, u32)> {
+        let holds = move |context: &&crate::policy::Context| {
+            context.axis.is_none_or(|axis| axis == reason.axis)
+                && context.kind.is_none_or(|kind| kind == observation.entity.kind)
+                && context.when.holds(&observation.event)
+        };
+        self.rules.policy.contexts.iter().filter(holds).map(|context| (context.id.as_str(), context.times))
+    }
+
+    /// Puts a contribution into a ledger, unless the one that is there weighs more now. Of two that weigh the same the later
+    /// stays, so that it does not matter which came first.
+    fn hold(&self, ledger: &mut Ledger, held: Held, now_ms: i64) {
+        let Some((_, reason)) = self.reasons.get(held.reason) else { return };
+        let weight = |held: &Held| {
+            let left = decayed(held.points, now_ms.saturating_sub(held.at_ms), reason.half_life_ms);
+            (left, held.at_ms, held.points, !held.spared, held.firing.count)
+        };
+        if ledger.held_for(held.reason).is_none_or(|there| weight(there) < weight(&held)) {
+            ledger.hold(held);
+        }
+    }
+
+    /// The rules over the score, shown what the others found.
+    fn composites(
+        &self,
+        observation: &Observation<'_>,
+        before: &Ledger,
+        ledger: &Ledger,
+        now_ms: i64,
+        state: &mut ActorState,
+    ) -> Vec<Circumstances<'_>> {
+        let look = ScoreLook {
+            before: tally::at(&self.reasons, before, now_ms, Whose::Evidence),
+            now: tally::at(&self.reasons, ledger, now_ms, Whose::Evidence),
+            gone_ms: tally::is_gone(&self.reasons, ledger, now_ms),
+        };
+        let user = flag_user(&observation.event);
+        let mut fired = Vec::new();
+        for &index in &self.composites {
+            let rule = &self.rules.rules[index];
+            let looks = rule.mode != Mode::Off
+                && super::counts(rule, observation)
+                && rule.flag.is_none_or(|flag| self.flags.is_on(flag, user))
+                && rule.on.as_deref().is_none_or(|on| on == observation.event.event_type)
+                && rule.when.as_ref().is_none_or(|when| when.holds(&observation.event));
+            if looks && let Shown::Fires(circumstances) = self.show(index, observation, Some(&look), state) {
+                fired.push(circumstances);
+            }
+        }
+        fired
+    }
+
+    /// The decision about live firings: what the policy does about the score that they make.
+    fn judge(
+        &self,
+        observation: &Observation<'_>,
+        before: &Ledger,
+        ledger: &mut Ledger,
+        fired: &[Fired<'_>],
+        now_ms: i64,
+        out: &mut Made,
+    ) -> Decision {
+        let policy = &self.rules.policy;
+        let lines = tally::lines(&self.reasons, ledger, now_ms, Whose::All);
+        let (was, now) = (tally::at(&self.reasons, before, now_ms, Whose::All), tally::scores(&self.reasons, &lines));
+        // Something that time alone brings has its rule in its id: one event may open several such.
+        let due = fired.iter().find(|fired| fired.circumstances.due_ms.is_some());
+        let rule_id = due.map_or("", |fired| self.rules.rules[fired.circumstances.rule].id.as_str());
+        let mut decision = self.bare(observation, rule_id, due.and_then(|fired| fired.circumstances.due_ms));
+        let modes = lines.iter().filter(|line| !ledger.held[line.held].spared).map(|line| self.mode_of(line.reason));
+        let acting = fired.iter().filter(|fired| !fired.held.spared).map(|fired| self.mode_of(fired.reason));
+        let user = flag_user(&observation.event);
+        decision.held_back = policy.enforce(
+            &Asked {
+                at_ms: now_ms,
+                before: &was,
+                now: &now,
+                mode: modes.chain(acting).max().unwrap_or(Mode::Signal),
+                spared: fired.iter().filter(|fired| fired.held.spared).find_map(|f| f.circumstances.exception).map(|e| e.id.as_str()),
+                kind: observation.entity.kind,
+                seed: hash::short(decision.decision_id.as_bytes()),
+                off: &|flag| self.off(flag, user),
+            },
+            ledger,
+        );
+        let in_force = policy.in_force(ledger, now_ms, now.risk());
+        self.take(&in_force, &mut decision);
+        let heaviest = self.write_receipt(&mut decision, observation, ledger, &lines, &now, fired, now_ms);
+        let entity = decision.entity.clone();
+        let expires_ms = self.publish(&entity, Some(&decision), &now, &in_force, ledger, now_ms, out);
+        if !in_force.is_empty() {
+            decision.expires_at = Some(time::format_rfc3339_ms(expires_ms));
+            decision.throttle_interval_ms = throttle_interval_ms(policy, &in_force, now.risk());
+        }
+        match in_force.last() {
+            Some(strongest) if decision.should_alert => {
+                let runbook = &self.rules.rules[heaviest].meta.runbook;
+                self.alert_of_policy(runbook, &decision, *strongest, now_ms, ledger, out);
+            }
+            _ => self.resolve_policy(&entity, now_ms, ledger, out),
+        }
+        decision
+    }
+
+    /// The decision about a rule that only watches: what would be, had it counted.
+    fn as_if(&self, observation: &Observation<'_>, before: &Ledger, ledger: &Ledger, fired: &Fired<'_>, now_ms: i64) -> Decision {
+        let rule = &self.rules.rules[fired.circumstances.rule];
+        let mut ledger = ledger.clone();
+        self.hold(&mut ledger, fired.held, now_ms);
+        let lines = tally::lines(&self.reasons, &ledger, now_ms, Whose::And(fired.circumstances.rule));
+        let (was, now) = (tally::at(&self.reasons, before, now_ms, Whose::All), tally::scores(&self.reasons, &lines));
+        let mut decision = self.bare(observation, &rule.id, fired.circumstances.due_ms);
+        let user = flag_user(&observation.event);
+        let asked = Asked {
+            at_ms: now_ms,
+            before: &was,
+            now: &now,
+            mode: Mode::Shadow,
+            spared: None,
+            kind: observation.entity.kind,
+            seed: 0,
+            off: &|flag| self.off(flag, user),
+        };
+        decision.held_back = self.rules.policy.enforce(&asked, &mut ledger);
+        self.write_receipt(&mut decision, observation, &ledger, &lines, &now, std::slice::from_ref(fired), now_ms);
+        decision.shadow = true;
+        decision
+    }
+
+    fn mode_of(&self, reason: usize) -> Mode {
+        self.rules.rules[self.reasons.row(reason).rule].mode
+    }
+
+    /// Writes down score and receipt, and what the heaviest firing says; answers that rule's index.
+    #[allow(clippy::too_many_arguments, reason = "a receipt has all of them on it")]
+    fn write_receipt(
+        &self,
+        decision: &mut Decision,
+        observation: &Observation<'_>,
+        ledger: &Ledger,
+        lines: &[Line],
+        scores: &Scores,
+        fired: &[Fired<'_>],
+        now_ms: i64,
+    ) -> usize {
+        let mut by_weight: Vec<&Fired<'_>> = fired.iter().collect();
+        by_weight.sort_by_key(|fired| (std::cmp::Reverse(fired.held.points), fired.circumstances.rule));
+        let mut metadata = serde_json::Map::new();
+        for fired in by_weight.iter().rev() {
+            let rule = &self.rules.rules[fired.circumstances.rule];
+            metadata.append(&mut self.recorded(observation, rule, &fired.circumstances));
+        }
+        decision.metadata = mask::object(&metadata);
+        let heaviest = by_weight[0];
+        let reason = self.reasons.row(heaviest.reason);
+        self.describe(decision, observation, &self.rules.rules[reason.rule], &heaviest.circumstances, &reason.profile);
+        decision.risk_score = scores.risk();
+        decision.axes = axes(scores);
+        decision.severity = severity(scores, lines.iter().map(|line| self.reasons.row(line.reason).profile.severity).max());
+        decision.fired = fired.iter().map(|fired| self.rules.rules[fired.circumstances.rule].name()).collect();
+        decision.partial = fired.iter().any(|fired| fired.circumstances.is_partial);
+        decision.warming = fired.iter().any(|fired| fired.circumstances.is_warming);
+        decision.suppressed = fired.iter().fold(0, |sum, fired| sum.saturating_add(fired.circumstances.suppressed));
+        decision.context = self.applied(observation, fired);
+        for axis in Axis::ALL {
+            let of_axis = |line: &&Line| self.reasons.row(line.reason).axis == axis;
+            let receipt = lines.iter().filter(of_axis).map(|line| self.receipt_line(ledger, line, now_ms));
+            decision.contributions.extend(receipt);
+            let cut = scores.of(axis).sum.saturating_sub(scores.of(axis).score.thousandths().into());
+            if cut > 0 {
+                decision.contributions.push(clamp(axis, cut));
+            }
+        }
+        reason.rule
+    }
+
+    /// The contexts that weighed on what fired, each once.
+    fn applied(&self, observation: &Observation<'_>, fired: &[Fired<'_>]) -> Vec<ContextApplied> {
+        let mut applied: Vec<ContextApplied> = Vec::new();
+        for fired in fired {
+            for (id, times) in self.contexts(self.reasons.row(fired.reason), observation) {
+                if !applied.iter().any(|there| there.id == id) {
+                    applied.push(ContextApplied { id: id.to_owned(), times: Points(times.into()) });
+                }
+            }
+        }
+        applied
+    }
+
+    fn receipt_line(&self, ledger: &Ledger, line: &Line, now_ms: i64) -> Contribution {
+        let (held, reason) = (&ledger.held[line.held], self.reasons.row(line.reason));
+        let rule = &self.rules.rules[reason.rule];
+        let why = if rule.signal.ty == SignalType::Reported { "reported by the app".to_owned() } else { held.firing.why() };
+        Contribution {
+            points: line.adds.into(),
+            axis: Some(reason.axis),
+            family: Some(self.reasons.family(reason.family).to_owned()),
+            age_s: Some(now_ms.saturating_sub(held.at_ms).max(0) / 1_000),
+            share: (line.share != 1_000).then_some(Points(line.share.into())),
+            confidence: rule.signal.confidence.map(|confidence| Points(confidence.into())),
+            anomaly_type: reason.ty.clone(),
+            ..self.line(rule, why)
+        }
+    }
+
+    /// Publishes the entity's standing, or takes it back; sets when something ends next. Answers when what stands ends.
+    #[allow(clippy::too_many_arguments, reason = "a standing has all of them on it")]
+    fn publish(
+        &self,
+        entity: &EntityRef,
+        decision: Option<&Decision>,
+        scores: &Scores,
+        in_force: &[Action],
+        ledger: &mut Ledger,
+        now_ms: i64,
+        out: &mut Made,
+    ) -> i64 {
+        let policy = &self.rules.policy;
+        let gone_ms = tally::is_gone(&self.reasons, ledger, now_ms);
+        let ends = |action: &Action| {
+            let (row, force) = (policy.row(*action)?, ledger.force(*action)?);
+            Some(match row.sentence {
+                Some(_) => force.until_ms,
+                None => force.until_ms.max(tally::falls_below(&self.reasons, ledger, now_ms, row.leave)),
+            })
+        };
+        let ends_ms: Vec<i64> = in_force.iter().filter_map(ends).collect();
+        let expires_ms = ends_ms.last().copied().unwrap_or(gone_ms);
+        let is_something = !ledger.held.is_empty() || !in_force.is_empty();
+        if is_something || ledger.published {
+            let standing = is_something.then(|| {
+                Box::new(Standing {
+                    schema_version: SCHEMA_VERSION,
+                    entity: entity.clone(),
+                    risk_score: scores.risk(),
+                    axes: axes(scores),
+                    action: in_force.last().copied(),
+                    actions: in_force.to_vec(),
+                    throttle_interval_ms: throttle_interval_ms(policy, in_force, scores.risk()),
+                    as_of: time::format_rfc3339_ms(now_ms),
+                    expires_at: time::format_rfc3339_ms(expires_ms),
+                    decision_id: decision.map(|decision| decision.decision_id.clone()),
+                    policy: policy.name(),
+                    rules: self.rules.digest.clone(),
+                    flags: self.flags_digest.clone(),
+                })
+            });
+            out.standings.push(StandingChange { entity: entity.clone(), at_ms: now_ms, standing });
+        }
+        ledger.published = is_something;
+        let gone = (!ledger.held.is_empty()).then_some(gone_ms);
+        let resolved = ledger.episodes.iter().map(|episode| episode.until_ms).filter(|until| *until != i64::MAX);
+        ledger.due_ms = ends_ms.into_iter().chain(gone).chain(resolved).min();
+        expires_ms
+    }
+}
+
+/// The product of multipliers, kept within bounds; thousandths.
+fn product(times: impl Iterator<Item = u32>) -> u32 {
+    let product = times.fold(1_000u64, |product, times| (product * u64::from(times) / 1_000).min(1_000_000_000));
+    u32::try_from(product).unwrap_or(u32::MAX).clamp(CONTEXT_BOUNDS.0, CONTEXT_BOUNDS.1)
+}
+
+/// The severity of the score, never more than a step below the strongest live reason's.
+fn severity(scores: &Scores, strongest: Option<Severity>) -> Severity {
+    let step_below = match strongest {
+        Some(Severity::Critical) => Severity::High,
+        Some(Severity::High) => Severity::Medium,
+        _ => Severity::Low,
+    };
+    severity_of(scores.risk()).max(step_below)
+}
+
+fn throttle_interval_ms(policy: &Policy, in_force: &[Action], risk: u8) -> Option<u64> {
+    let row = policy.row(Action::Throttle).filter(|_| in_force.contains(&Action::Throttle))?;
+    Some(row.allowed?.interval_ms(row.at, risk))
+}
+
+/// The line of the receipt for what an axis has above 100.
+fn clamp(axis: Axis, cut: u64) -> Contribution {
+    Contribution {
+        rule: "clamp".to_owned(),
+        points: Points(i64::try_from(cut).map_or(i64::MIN, |cut| -cut)),
+        why: "a score ends at 100".to_owned(),
+        axis: Some(axis),
+        family: None,
+        age_s: None,
+        share: None,
+        confidence: None,
+        anomaly_type: None,
+    }
+}
