@@ -11,12 +11,14 @@ use tripline::generate::rng::Rng;
 use tripline::generate::{Options, traffic};
 use tripline::rules::load_pack;
 use tripline::state::{Budget, TaskState, TaskStore};
-use tripline_core::engine::{Emit, Engine, Selection};
+use tripline_core::engine::{Emit, Engine, Made, Selection};
 use tripline_core::event::Event;
 use tripline_core::flags::FlagSnapshot;
 use tripline_core::observation::Position;
 use tripline_core::protocol::start::Local;
 use tripline_core::rule::load::{SourceFile, load};
+use tripline_core::state::ActorState;
+use tripline_core::stream_time::settle;
 
 /// Events between two commits: what a worker at full speed has in 50 ms.
 const COMMIT_EVERY: usize = 5_000;
@@ -46,7 +48,7 @@ fn run(case: &Case) -> (f64, usize) {
     let folder = TempDir::new().expect("a folder");
     let store = TaskStore::open(&folder.path().join("task-0"), &Budget::new(64 << 20)).expect("a store");
     let mut state = TaskState::new(store);
-    let (mut selection, mut out, mut key, mut decided) = (Selection::default(), Vec::new(), String::new(), 0);
+    let (mut selection, mut out, mut key, mut decided) = (Selection::default(), Made::default(), String::new(), 0);
     let mut seq = 0;
     let started = cpu_seconds();
     for (number, bytes) in case.events.iter().enumerate() {
@@ -57,9 +59,19 @@ fn run(case: &Case) -> (f64, usize) {
             if case.engine.select(observation, &mut selection) {
                 key.clear();
                 observation.entity.write_key(&mut key);
-                state.change(&key, |actor| case.engine.apply(observation, &selection, actor, &mut out)).expect("a state");
+                // The worker's own way.
+                let (engine, out) = (&case.engine, &mut out);
+                if engine.needs_time() {
+                    let evaluate = |actor: &mut ActorState| {
+                        settle(engine, observation, actor, out);
+                        engine.apply(observation, &selection, actor, out)
+                    };
+                    state.change_timed(&key, evaluate).expect("a state");
+                } else {
+                    state.change(&key, |actor| engine.apply(observation, &selection, actor, out)).expect("a state");
+                }
             }
-            decided += out.len();
+            decided += out.decisions.len();
             out.clear();
             Ok::<(), ()>(())
         });

@@ -23,8 +23,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, BufRead, Write};
-use tripline_core::decision::Decision;
-use tripline_core::engine::{Engine, Outcome, Selection};
+use tripline_core::engine::{Engine, Made, Outcome, Selection};
 use tripline_core::event::Event;
 use tripline_core::event::mapping::Mapping;
 use tripline_core::observation::{Observation, Position};
@@ -59,6 +58,10 @@ pub struct Counts {
     pub shadow: u64,
     /// Decisions written.
     pub decisions: u64,
+    /// Records of alerts.
+    pub alerts: u64,
+    /// Standings published or taken back.
+    pub standings: u64,
     /// Entities whose state was kept.
     pub actors: u64,
 }
@@ -79,7 +82,7 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { lines, routed, unaddressed, processed, late, duplicate, decisions, actors, shadow, .. } = self;
+        let Counts { lines, routed, unaddressed, processed, late, duplicate, decisions, alerts, standings, actors, shadow, .. } = self;
         writeln!(f, "{lines} lines = {routed} routed + {unaddressed} unaddressed + {} rejected", self.rejections())?;
         let observations = processed + late + duplicate;
         writeln!(f, "{observations} observations = {processed} processed + {late} late + {duplicate} duplicate")?;
@@ -95,7 +98,7 @@ impl fmt::Display for Counts {
         if *shadow > 0 {
             writeln!(f, "{shadow} decisions of rules that only watch are left out (--shadow writes them)")?;
         }
-        write!(f, "{decisions} decisions; the state of {actors} entities")
+        write!(f, "{decisions} decisions, {alerts} records of alerts, {standings} of standing; the state of {actors} entities")
     }
 }
 
@@ -109,6 +112,10 @@ pub struct Options<'a> {
     pub mapping: Option<&'a Mapping>,
     /// Stream time at the end, milliseconds: what is due by then fires. An earlier one than the last line's changes nothing.
     pub until_ms: Option<i64>,
+    /// Where alerts are written to, if anywhere.
+    pub alerts: Option<&'a mut dyn Write>,
+    /// Where standings are written to, if anywhere: `{"key": …, "value": …}`, without a value when one was taken back.
+    pub standing: Option<&'a mut dyn Write>,
     /// Told after each line how many bytes it had.
     pub progress: &'a mut dyn FnMut(u64),
 }
@@ -116,7 +123,8 @@ pub struct Options<'a> {
 /// Replays events, one per line, and writes decisions, one per line. Lines that are no events are counted, and the run
 /// goes on; an error is the input's or the output's.
 pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: impl Write) -> io::Result<Counts> {
-    let Options { max_line_bytes, mapping, shadow, until_ms, progress } = options;
+    let Options { max_line_bytes, mapping, shadow, until_ms, alerts, standing, progress } = options;
+    let mut beside = Beside { alerts, standing };
     let mut lines = Lines::new(input, max_line_bytes);
     let mut replay = Replay {
         engine,
@@ -129,17 +137,20 @@ pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: 
         selection: Selection::default(),
         counts: Counts::default(),
     };
-    let mut decisions = Vec::new();
+    let mut made = Made::default();
     while let Some((line, bytes)) = lines.next_line()? {
-        replay.line(line, &mut decisions);
-        replay.write(&mut decisions, shadow, &mut out)?;
+        replay.line(line, &mut made);
+        replay.write(&mut made, shadow, &mut out, &mut beside)?;
         progress(bytes);
     }
     if let Some(until_ms) = until_ms {
-        replay.fire(until_ms, &mut decisions);
-        replay.write(&mut decisions, shadow, &mut out)?;
+        replay.fire(until_ms, &mut made);
+        replay.write(&mut made, shadow, &mut out, &mut beside)?;
     }
     out.flush()?;
+    for out in [beside.alerts, beside.standing].into_iter().flatten() {
+        out.flush()?;
+    }
     replay.counts.actors = replay.states.len() as u64;
     Ok(replay.counts)
 }
@@ -158,14 +169,14 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn line(&mut self, line: Line<'_>, decisions: &mut Vec<Decision>) {
+    fn line(&mut self, line: Line<'_>, made: &mut Made) {
         let index = self.counts.lines;
         self.counts.lines += 1;
         let (event, reference_ms) = match read(line, self.mapping) {
             Ok(read) => read,
             Err(rejection) => return self.counts.reject(index + 1, rejection),
         };
-        self.fire(reached_by(reference_ms), decisions);
+        self.fire(reached_by(reference_ms), made);
         let position = Position { topic: "file".to_owned(), partition: 0, offset: index as i64 };
         let addressed = self.engine.address(event, &position, reference_ms);
         if addressed.is_empty() {
@@ -174,7 +185,7 @@ impl Replay<'_> {
         }
         self.counts.routed += 1;
         let Ok(()) = addressed.each(|observation| {
-            match self.observe(observation, decisions) {
+            match self.observe(observation, made) {
                 Outcome::Processed => self.counts.processed += 1,
                 Outcome::Late => self.counts.late += 1,
                 Outcome::Duplicate => self.counts.duplicate += 1,
@@ -184,7 +195,7 @@ impl Replay<'_> {
     }
 
     /// One of the entities that the event concerns counts it.
-    fn observe(&mut self, observation: &Observation<'_>, decisions: &mut Vec<Decision>) -> Outcome {
+    fn observe(&mut self, observation: &Observation<'_>, made: &mut Made) -> Outcome {
         if !self.engine.select(observation, &mut self.selection) {
             return Outcome::Processed;
         }
@@ -192,17 +203,17 @@ impl Replay<'_> {
         observation.entity.write_key(&mut self.key);
         let state = self.states.entry_ref(self.key.as_str()).or_default();
         if !self.needs_time {
-            return self.engine.apply(observation, &self.selection, state, decisions);
+            return self.engine.apply(observation, &self.selection, state, made);
         }
         let before = state.next_due_ms();
-        settle(self.engine, observation, state, decisions);
-        let outcome = self.engine.apply(observation, &self.selection, state, decisions);
+        settle(self.engine, observation, state, made);
+        let outcome = self.engine.apply(observation, &self.selection, state, made);
         self.due.moved(&self.key, before, state.next_due_ms());
         outcome
     }
 
     /// Fires what is due at this stream time, in order of time and entity.
-    fn fire(&mut self, reached_ms: i64, decisions: &mut Vec<Decision>) {
+    fn fire(&mut self, reached_ms: i64, made: &mut Made) {
         if !self.needs_time {
             return;
         }
@@ -212,13 +223,23 @@ impl Replay<'_> {
         let (engine, states) = (self.engine, &mut self.states);
         self.due.take(stream_time_ms.saturating_sub(engine.lateness_ms()), |key, entity| {
             let state = states.get_mut(key)?;
-            engine.fire_due(entity, stream_time_ms, state, decisions);
+            engine.fire_due(entity, stream_time_ms, state, made);
             state.next_due_ms()
         });
     }
 
-    fn write(&mut self, decisions: &mut Vec<Decision>, shadow: bool, out: &mut impl Write) -> io::Result<()> {
-        for decision in decisions.drain(..) {
+    fn write(&mut self, made: &mut Made, shadow: bool, out: &mut impl Write, beside: &mut Beside<'_>) -> io::Result<()> {
+        for alert in made.alerts.drain(..) {
+            self.counts.alerts += 1;
+            line_of(&mut beside.alerts, &alert)?;
+        }
+        for change in made.standings.drain(..) {
+            self.counts.standings += 1;
+            let mut key = String::new();
+            change.entity.write_key(&mut key);
+            line_of(&mut beside.standing, &serde_json::json!({"key": key, "value": change.standing}))?;
+        }
+        for decision in made.decisions.drain(..) {
             if decision.shadow && !shadow {
                 self.counts.shadow += 1;
                 continue;
@@ -229,6 +250,19 @@ impl Replay<'_> {
         }
         Ok(())
     }
+}
+
+/// Where what is no decision goes.
+struct Beside<'a> {
+    alerts: Option<&'a mut dyn Write>,
+    standing: Option<&'a mut dyn Write>,
+}
+
+/// Writes one line, if somebody wants it.
+fn line_of(out: &mut Option<&mut dyn Write>, value: &impl serde::Serialize) -> io::Result<()> {
+    let Some(out) = out else { return Ok(()) };
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
 }
 
 /// The event of a line and its reference time.

@@ -4,6 +4,7 @@
 //! safe: `metadata` and `masked_payload` went through [`crate::mask`].
 
 use crate::entity::{Entity, EntityKind};
+use crate::firing::thousandths;
 use crate::policy::Action;
 use crate::rule::{Category, Severity};
 use crate::score::{Axis, Milli};
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Version of the JSON of decisions, alerts and standing.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -49,6 +51,12 @@ pub struct Points(pub i64);
 impl From<Milli> for Points {
     fn from(milli: Milli) -> Points {
         Points(milli.thousandths().into())
+    }
+}
+
+impl fmt::Display for Points {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&thousandths(self.0))
     }
 }
 

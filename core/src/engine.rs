@@ -300,6 +300,7 @@ impl Engine {
         if policy.allowed_lateness_ms.is_some() || policy.remember_ids > 0 {
             state.note(at, self.keep_ms);
         }
+        self.lapse_before(&observation.entity, at, state, out);
         let before = out.decisions.len();
         let mut fired = Vec::new();
         for &index in &selection.rules {

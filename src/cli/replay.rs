@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tripline_core::diagnostic::nearest;
 use tripline_core::event::mapping::{Mapping, SETS};
@@ -41,6 +41,12 @@ pub struct ReplayArgs {
     /// Let time pass up to here after the last line, and fire what is due (RFC 3339)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<i64>,
+    /// Write the records of alerts to this file, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub alerts: Option<PathBuf>,
+    /// Write what becomes of standings to this file, one `{"key": …, "value": …}` per line
+    #[arg(long, value_name = "FILE")]
+    pub standing: Option<PathBuf>,
     /// Exit with 1 when a line is no event
     #[arg(long)]
     pub strict: bool,
@@ -63,11 +69,14 @@ pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
     let (input, bytes) = open(&args.input)?;
     let bar = progress(bytes);
     let mut advance = |bytes| bar.inc(bytes);
+    let (mut alerts, mut standing) = (create(args.alerts.as_deref())?, create(args.standing.as_deref())?);
     let options = Options {
         max_line_bytes: config.input.max_value_bytes.0,
         mapping: mapping.as_deref(),
         shadow: args.shadow,
         until_ms: args.until,
+        alerts: alerts.as_mut().map(|out| out as &mut dyn Write),
+        standing: standing.as_mut().map(|out| out as &mut dyn Write),
         progress: &mut advance,
     };
     let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
@@ -81,6 +90,13 @@ pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
     };
     summarise(&counts);
     Ok(if args.strict && counts.rejections() > 0 { code::FINDINGS } else { code::OK })
+}
+
+/// A file to write to.
+fn create(path: Option<&Path>) -> Result<Option<BufWriter<File>>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let file = File::create(path).map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))?;
+    Ok(Some(BufWriter::new(file)))
 }
 
 fn time(text: &str) -> Result<i64, String> {

@@ -47,6 +47,7 @@ fn topics_are_created_verified_and_mended_on_a_real_broker() {
     config.input.topics = vec![format!("in{run_id}")];
     config.topics.decisions = format!("decisions{run_id}");
     config.topics.alerts = format!("alerts{run_id}");
+    config.topics.standing = format!("standing{run_id}");
     config.topics.dead_letters = format!("dead{run_id}");
     config.topics.late = format!("late{run_id}");
     config.topics.shadow = format!("shadow{run_id}");

@@ -106,6 +106,7 @@ fn topics(config: &Config, checks: &mut Checks<'_>) {
     let outputs = [
         ("decisions", &config.topics.decisions),
         ("alerts", &config.topics.alerts),
+        ("standing", &config.topics.standing),
         ("dead_letters", &config.topics.dead_letters),
         ("late", &config.topics.late),
         ("shadow", &config.topics.shadow),

@@ -142,6 +142,8 @@ pub struct Topics {
     pub decisions: String,
     /// Alerts.
     pub alerts: String,
+    /// The present standing of entities: one record for each, the newest wins.
+    pub standing: String,
     /// Dead letters.
     pub dead_letters: String,
     /// Observations too late to count.

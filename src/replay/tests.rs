@@ -37,7 +37,15 @@ fn engine(emit: Emit) -> Engine {
 
 fn replay(input: &str, engine: &Engine) -> (Counts, Vec<Value>, u64) {
     let (mut out, mut told) = (Vec::new(), 0);
-    let options = Options { max_line_bytes: 300, mapping: None, shadow: false, until_ms: None, progress: &mut |bytes| told += bytes };
+    let options = Options {
+        max_line_bytes: 300,
+        mapping: None,
+        shadow: false,
+        until_ms: None,
+        alerts: None,
+        standing: None,
+        progress: &mut |bytes| told += bytes,
+    };
     let counts = run(input.as_bytes(), engine, options, &mut out).expect("memory does not fail");
     let decisions = out.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).expect("JSON")).collect();
     (counts, decisions, told)
@@ -114,7 +122,15 @@ fn the_golden_events_give_the_golden_rows_every_time() {
     let once = || {
         let mut out = Vec::new();
         let input = io::BufReader::new(std::fs::File::open(golden.join("events.ndjson")).expect("the trace"));
-        let options = Options { max_line_bytes: 1 << 20, mapping: None, shadow: false, until_ms: None, progress: &mut |_| {} };
+        let options = Options {
+            max_line_bytes: 1 << 20,
+            mapping: None,
+            shadow: false,
+            until_ms: None,
+            alerts: None,
+            standing: None,
+            progress: &mut |_| {},
+        };
         let counts = run(input, &engine, options, &mut out).expect("readable");
         (counts, out)
     };

@@ -58,7 +58,8 @@ fn event(at_ms: i64, user: &str, event_type: &str) -> String {
 fn fired(lines: &[String], until_ms: Option<i64>) -> Vec<String> {
     let mut out = Vec::new();
     let until_ms = until_ms.map(|until_ms| START_MS + until_ms);
-    let options = Options { max_line_bytes: 1_000, mapping: None, shadow: false, until_ms, progress: &mut |_| {} };
+    let options =
+        Options { max_line_bytes: 1_000, mapping: None, shadow: false, until_ms, alerts: None, standing: None, progress: &mut |_| {} };
     run(lines.concat().as_bytes(), &engine(), options, &mut out).expect("memory does not fail");
     let decision = |line: &[u8]| serde_json::from_slice::<Value>(line).expect("JSON");
     out.split(|b| *b == b'\n')

@@ -2,7 +2,8 @@
 
 use super::row::EventRow;
 use serde_json::json;
-use tripline_core::decision::{ActionTaken, Contribution, Decision, EntityRef, HeldBack};
+use std::collections::BTreeMap;
+use tripline_core::decision::{ActionTaken, Contribution, Decision, EntityRef, HeldBack, Points};
 use tripline_core::rule::{Category, Severity};
 
 /// A decision in which every field has a value, none equal to another of its type where that is possible.
@@ -19,14 +20,30 @@ pub(crate) fn decision(id: &str) -> Decision {
         category: Some(Category::Request),
         severity: Severity::High,
         risk_score: 72,
+        axes: BTreeMap::new(),
         action_taken: ActionTaken::StepUpReview,
         should_alert: true,
         should_step_up: true,
         should_block: true,
+        should_throttle: false,
+        throttle_interval_ms: None,
+        expires_at: None,
         held_back: vec![HeldBack { action: "block".to_owned(), by: "mode:alert".to_owned() }],
         user_message: "please confirm it is you".to_owned(),
         internal_message: "20 failures in 60s".to_owned(),
-        contributions: vec![Contribution { rule: "auth.burst@3".to_owned(), points: 72, why: "20 in 60s".to_owned() }],
+        fired: vec!["auth.burst@3".to_owned()],
+        context: Vec::new(),
+        contributions: vec![Contribution {
+            rule: "auth.burst@3".to_owned(),
+            points: Points(72_000),
+            why: "20 in 60s".to_owned(),
+            axis: None,
+            family: None,
+            age_s: None,
+            share: None,
+            confidence: None,
+            anomaly_type: None,
+        }],
         metadata: object(json!({"count": 20, "token": "***"})),
         masked_payload: object(json!({"form": "login"})),
         status_code: Some(401),
@@ -47,6 +64,7 @@ pub(crate) fn decision(id: &str) -> Decision {
         suppressed: 0,
         due_time: None,
         shadow: false,
+        policy: "policy.test@1".to_owned(),
         rules: "sha256:0011".to_owned(),
         flags: "sha256:2233".to_owned(),
     }

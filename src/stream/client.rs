@@ -246,7 +246,7 @@ pub(crate) mod tests {
             "app": {"id": "tripline"},
             "kafka": {"bootstrap_servers": "127.0.0.1:1", "properties": {}},
             "input": {"topics": ["app.requests", "app.events"], "keyed_by": "none", "partitioner": "murmur2", "start": "earliest", "max_value_bytes": "1MiB", "mapping": {}},
-            "topics": {"decisions": "tripline.decisions", "alerts": "tripline.alerts", "dead_letters": "tripline.dead-letters",
+            "topics": {"decisions": "tripline.decisions", "alerts": "tripline.alerts", "standing": "tripline.standing", "dead_letters": "tripline.dead-letters",
                        "late": "tripline.late", "shadow": "tripline.shadow", "partitions": 6, "replication_factor": -1},
             "entity": {"scope": "global", "trusted_hops": 0, "session_key": ""},
             "rules": {"path": "rules", "settings": ""},

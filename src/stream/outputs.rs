@@ -1,15 +1,20 @@
-//! What comes of a record: decisions, alerts, observations, late records, dead letters.
+//! What comes of a record: decisions, alerts, standings, observations, late records, dead letters.
 
 use super::Shared;
 use super::partition::murmur2_partition;
 use super::producer::{LaneProducer, Outgoing, SendError, UNTAGGED};
 use rdkafka::message::{BorrowedMessage, Message};
 use std::sync::Arc;
-use tripline_core::decision::{Alert, Decision};
+use tripline_core::alert::Alert;
+use tripline_core::decision::{Decision, EntityRef};
 use tripline_core::hash;
 use tripline_core::observation::Observation;
 use tripline_core::rejection::Rejection;
+use tripline_core::standing::StandingChange;
 use tripline_core::time::format_rfc3339_ms;
+
+/// The header that names the commit: task, seq and commit id.
+const COMMIT: &str = "tripline-commit";
 
 /// Writes outputs of one lane; buffers are reused.
 #[derive(Debug)]
@@ -26,16 +31,19 @@ impl Outputs {
     }
 
     fn send(&self, producer: &LaneProducer, topic: &str, timestamp_ms: i64, headers: &[(&str, &[u8])]) -> Result<(), SendError> {
+        self.send_value(producer, topic, Some(&self.value), timestamp_ms, headers)
+    }
+
+    fn send_value(
+        &self,
+        producer: &LaneProducer,
+        topic: &str,
+        value: Option<&[u8]>,
+        timestamp_ms: i64,
+        headers: &[(&str, &[u8])],
+    ) -> Result<(), SendError> {
         let partition = murmur2_partition(self.key.as_bytes(), self.shared.partitions_of(topic));
-        producer.send(&Outgoing {
-            topic,
-            partition,
-            key: Some(self.key.as_bytes()),
-            value: Some(&self.value),
-            timestamp_ms,
-            headers,
-            tag: UNTAGGED,
-        })
+        producer.send(&Outgoing { topic, partition, key: Some(self.key.as_bytes()), value, timestamp_ms, headers, tag: UNTAGGED })
     }
 
     fn json(&mut self, value: &impl serde::Serialize) -> Result<(), SendError> {
@@ -44,22 +52,43 @@ impl Outputs {
         serde_json::to_writer(&mut self.value, value).map_err(|_| SendError::Failed(tripline_core::protocol::Failure::Abortable))
     }
 
-    /// A decision, and the alert it opens. `commit` is the auditor's header: task, seq and commit id.
+    /// A decision; one of a rule that only watches goes to a topic of its own. `commit` is the auditor's header: task, seq and
+    /// commit id.
     pub fn decision(&mut self, producer: &LaneProducer, decision: &Decision, timestamp_ms: i64, commit: &str) -> Result<(), SendError> {
         let shared = self.shared.clone();
-        self.key.clear();
-        decision.entity.write_key(&mut self.key);
+        self.about(&decision.entity);
         self.json(decision)?;
-        let headers: [(&str, &[u8]); 1] = [("tripline-commit", commit.as_bytes())];
-        if decision.shadow {
-            return self.send(producer, &shared.config.topics.shadow, timestamp_ms, &headers);
+        let topic = if decision.shadow { &shared.config.topics.shadow } else { &shared.config.topics.decisions };
+        self.send(producer, topic, timestamp_ms, &[(COMMIT, commit.as_bytes())])
+    }
+
+    /// What happened to an alert.
+    pub fn alert(&mut self, producer: &LaneProducer, alert: &Alert, timestamp_ms: i64, commit: &str) -> Result<(), SendError> {
+        let shared = self.shared.clone();
+        self.about(&alert.entity);
+        self.json(alert)?;
+        self.send(producer, &shared.config.topics.alerts, timestamp_ms, &[(COMMIT, commit.as_bytes())])
+    }
+
+    /// An entity's standing, or that there is none any more.
+    pub fn standing(&mut self, producer: &LaneProducer, change: &StandingChange, timestamp_ms: i64, commit: &str) -> Result<(), SendError> {
+        let shared = self.shared.clone();
+        self.about(&change.entity);
+        let headers: [(&str, &[u8]); 1] = [(COMMIT, commit.as_bytes())];
+        let topic = &shared.config.topics.standing;
+        match &change.standing {
+            Some(standing) => {
+                self.json(standing)?;
+                self.send(producer, topic, timestamp_ms, &headers)
+            }
+            None => self.send_value(producer, topic, None, timestamp_ms, &headers),
         }
-        self.send(producer, &shared.config.topics.decisions, timestamp_ms, &headers)?;
-        if decision.should_alert {
-            self.json(&Alert::opened_by(decision))?;
-            self.send(producer, &shared.config.topics.alerts, timestamp_ms, &headers)?;
-        }
-        Ok(())
+    }
+
+    /// The key of records about an entity.
+    fn about(&mut self, entity: &EntityRef) {
+        self.key.clear();
+        entity.write_key(&mut self.key);
     }
 
     /// An observation, to the keyed topic.

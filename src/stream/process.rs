@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tripline_core::decision::Decision;
-use tripline_core::engine::{Engine, Outcome, Selection};
+use tripline_core::engine::{Engine, Made, Outcome, Selection};
 use tripline_core::entity::Entity;
 use tripline_core::event::Event;
 use tripline_core::observation::{Observation, Position};
@@ -57,7 +57,7 @@ pub struct Processor {
     shared: Arc<Shared>,
     outputs: Outputs,
     selection: Selection,
-    decisions: Vec<Decision>,
+    made: Made,
     key: String,
     /// Reference time of the observation that was looked at last, milliseconds.
     pub reference_ms: i64,
@@ -100,7 +100,7 @@ impl Processor {
             outputs: Outputs::new(shared.clone()),
             shared,
             selection: Selection::default(),
-            decisions: Vec::new(),
+            made: Made::default(),
             key: String::new(),
             reference_ms: 0,
             needs_time: false,
@@ -158,17 +158,17 @@ impl Processor {
             }
         };
         self.reference_ms = observation.reference_ms;
-        let (selection, decisions, key) = (&mut self.selection, &mut self.decisions, &mut self.key);
-        decisions.clear();
+        let (selection, made, key) = (&mut self.selection, &mut self.made, &mut self.key);
+        made.clear();
         let needs_state = engine.select(&observation, selection);
         let needs_time = self.needs_time;
         let mut timed = 0;
         let evaluate = |actor: &mut ActorState| {
             if needs_time {
-                stream_time::settle(engine, &observation, actor, decisions);
-                timed = counted(decisions);
+                stream_time::settle(engine, &observation, actor, made);
+                timed = counted(&made.decisions);
             }
-            let outcome = engine.apply(&observation, selection, actor, decisions);
+            let outcome = engine.apply(&observation, selection, actor, made);
             // After the state was changed: the worst moment.
             let _ = failpoints::reach(Point::InRecord);
             outcome
@@ -215,15 +215,15 @@ impl Processor {
             fired.looked += 1;
             let Some(entity) = Entity::parse(&hint.1).filter(|_| !firing.stuck.contains(&hint)) else { continue };
             self.looking = Some(hint.clone());
-            let decisions = &mut self.decisions;
-            decisions.clear();
+            let made = &mut self.made;
+            made.clear();
             let look = |actor: &mut ActorState| {
-                engine.fire_due(&entity, firing.until_ms, actor, decisions);
+                engine.fire_due(&entity, firing.until_ms, actor, made);
                 let _ = failpoints::reach(Point::InFiring);
             };
             let (_, changed) = state.look(&hint, look).map_err(Trouble::Store)?;
             fired.changed += changed;
-            tally.timed_decisions += counted(&self.decisions);
+            tally.timed_decisions += counted(&self.made.decisions);
             self.hand_out(producer, tally, hint.0.min(firing.timestamp_ms), commit)?;
             self.looking = None;
         }
@@ -237,14 +237,21 @@ impl Processor {
     }
 
     fn hand_out(&mut self, producer: &LaneProducer, tally: &mut Tally, timestamp_ms: i64, commit: &str) -> Result<(), Trouble> {
-        for decision in &self.decisions {
+        for decision in &self.made.decisions {
             self.outputs.decision(producer, decision, timestamp_ms, commit)?;
             if decision.shadow {
                 tally.shadow += 1;
-                continue;
+            } else {
+                tally.decision(decision);
             }
-            tally.decision(decision);
-            tally.alerts += u64::from(decision.should_alert);
+        }
+        for alert in &self.made.alerts {
+            self.outputs.alert(producer, alert, timestamp_ms, commit)?;
+            tally.alert(alert);
+        }
+        for standing in &self.made.standings {
+            self.outputs.standing(producer, standing, timestamp_ms, commit)?;
+            tally.standings += 1;
         }
         Ok(())
     }

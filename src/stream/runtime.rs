@@ -181,6 +181,7 @@ fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<H
         (config.keyed_topic(), found.tasks),
         (names.decisions.clone(), found.decisions),
         (names.alerts.clone(), found.alerts),
+        (names.standing.clone(), found.standing),
         (names.dead_letters.clone(), found.dead_letters),
         (names.late.clone(), found.late),
         (names.shadow.clone(), found.shadow),

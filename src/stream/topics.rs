@@ -29,6 +29,8 @@ pub enum Role {
     DeadLetters,
     /// Observations too late to count.
     Late,
+    /// Present standings.
+    Standing,
     /// Decisions of rules that only watch.
     Shadow,
     /// Events, once per entity (routed mode).
@@ -101,6 +103,7 @@ pub fn desired(config: &Config, found: &BTreeMap<String, Found>) -> Vec<Topic> {
     let ours = [
         (config.topics.decisions.clone(), Role::Decisions, outputs),
         (config.topics.alerts.clone(), Role::Alerts, outputs),
+        (config.topics.standing.clone(), Role::Standing, outputs),
         (config.topics.dead_letters.clone(), Role::DeadLetters, outputs),
         (config.topics.late.clone(), Role::Late, outputs),
         (config.topics.shadow.clone(), Role::Shadow, outputs),
@@ -132,13 +135,15 @@ fn settings(role: Role, config: &Config) -> BTreeMap<&'static str, Want> {
     if config.topics.replication_factor >= 3 {
         settings.insert("min.insync.replicas", Want::AtLeast(2));
     }
-    let policy = if role == Role::Changelog { "compact" } else { "delete" };
+    let policy = if matches!(role, Role::Changelog | Role::Standing) { "compact" } else { "delete" };
     settings.insert("cleanup.policy", Want::Exactly(policy));
     if role != Role::Epochs {
         settings.insert("max.message.bytes", Want::AtLeast(max_record_bytes(config) as i64));
     }
     match role {
         Role::Decisions | Role::Late | Role::Shadow => settings.insert("retention.ms", Want::AtFirst(7 * DAY_MS)),
+        // A reader that was away for less than this sees that a standing was taken back.
+        Role::Standing => settings.insert("delete.retention.ms", Want::AtLeast(DAY_MS)),
         Role::Alerts => settings.insert("retention.ms", Want::AtFirst(30 * DAY_MS)),
         // Original bytes, unmasked: short.
         Role::DeadLetters => settings.insert("retention.ms", Want::AtMost(3 * DAY_MS)),
@@ -168,6 +173,8 @@ pub struct Partitions {
     pub decisions: i32,
     /// Of the alerts topic.
     pub alerts: i32,
+    /// Of the topic of standings.
+    pub standing: i32,
     /// Of the dead-letters topic.
     pub dead_letters: i32,
     /// Of the topic of late observations.
@@ -238,6 +245,7 @@ fn partitions(config: &Config, found: &BTreeMap<String, Found>) -> Option<Partit
         tasks: of(&config.keyed_topic())?,
         decisions: of(&config.topics.decisions)?,
         alerts: of(&config.topics.alerts)?,
+        standing: of(&config.topics.standing)?,
         dead_letters: of(&config.topics.dead_letters)?,
         late: of(&config.topics.late)?,
         shadow: of(&config.topics.shadow)?,

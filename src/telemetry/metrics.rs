@@ -33,7 +33,8 @@ pub struct Metrics {
     dead_letters: [Counter; Reason::ALL.len()],
     decisions: Decisions,
     actions: [Counter; Tally::ACTIONS.len()],
-    alerts: Counter,
+    alerts: [Counter; Tally::ALERTS.len()],
+    standings: Counter,
     shadow: Counter,
     clamped: Counter,
     ticks: Counter,
@@ -243,7 +244,8 @@ impl Metrics {
         let decisions = Decisions::new(t);
         let actions =
             t.counters("decisions_actions", "action", Tally::ACTIONS, "Decisions by the strongest thing that happened, committed.");
-        let alerts = t.counter("alerts", "Alerts opened, committed.");
+        let alerts = t.counters("alerts", "state", Tally::ALERTS, "Records of alerts by what happened to the alert, committed.");
+        let standings = t.counter("standings", "Standings published or taken back, committed.");
         let shadow = t.counter("shadow_decisions", "Decisions of rules that only watch (mode shadow), committed.");
         let clamped =
             t.counter("clamped", "Observations whose event time was ahead of the reference time and was capped to it, committed.");
@@ -263,6 +265,7 @@ impl Metrics {
             decisions,
             actions,
             alerts,
+            standings,
             shadow,
             clamped,
             ticks,
@@ -306,7 +309,7 @@ impl Metrics {
             (&self.observations.duplicate, tally.duplicate),
             (&self.observations.unaddressed, tally.concerns_nobody),
             (&self.observations.dead_lettered, tally.dead_lettered),
-            (&self.alerts, tally.alerts),
+            (&self.standings, tally.standings),
             (&self.shadow, tally.shadow),
             (&self.clamped, tally.clamped),
             (&self.ticks, tally.ticks),
@@ -318,7 +321,8 @@ impl Metrics {
         ];
         let reasons = self.dead_letters.iter().zip(tally.dead_letters);
         let actions = self.actions.iter().zip(tally.actions);
-        for (counter, by) in single.into_iter().chain(reasons).chain(actions).filter(|(_, by)| *by > 0) {
+        let alerts = self.alerts.iter().zip(tally.alerts);
+        for (counter, by) in single.into_iter().chain(reasons).chain(actions).chain(alerts).filter(|(_, by)| *by > 0) {
             counter.inc_by(by);
         }
         if !tally.types.is_empty() {

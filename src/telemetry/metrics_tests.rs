@@ -64,7 +64,7 @@ fn every_row_is_scraped_under_its_name_with_type_and_meaning() {
 #[test]
 fn a_tally_is_added_once_and_stages_add_up() {
     let (metrics, registry) = Metrics::new();
-    let mut tally = Tally { routed: 7, unaddressed: 2, processed: 5, late: 1, duplicate: 1, alerts: 1, ..Tally::default() };
+    let mut tally = Tally { routed: 7, unaddressed: 2, processed: 5, late: 1, duplicate: 1, alerts: [1, 0, 0], ..Tally::default() };
     tally.reject_input(Reason::InvalidJson);
     tally.reject(Reason::Panicked);
     tally.reject(Reason::InvalidJson);
@@ -78,7 +78,7 @@ fn a_tally_is_added_once_and_stages_add_up() {
     assert_eq!(sum("tripline_observations_total", &outcomes), 9.0);
     assert_eq!(value(&text, "tripline_dead_letters_total{reason=\"invalid_json\"}"), Some(2.0));
     assert_eq!(value(&text, "tripline_dead_letters_total{reason=\"panicked\"}"), Some(1.0));
-    assert_eq!(value(&text, "tripline_alerts_total"), Some(1.0));
+    assert_eq!(value(&text, "tripline_alerts_total{state=\"opened\"}"), Some(1.0));
 }
 
 #[test]
@@ -159,6 +159,6 @@ fn decisions_are_counted_by_type_and_by_action_alike() {
     let of = |series: &str| value(&text, series).unwrap_or(f64::NAN);
     let types = ["RATE_ABUSE", "none", "other"].map(|t| of(&format!("tripline_decisions_total{{type=\"{t}\"}}")));
     let actions = Tally::ACTIONS.map(|a| of(&format!("tripline_decisions_actions_total{{action=\"{a}\"}}")));
-    assert_eq!((types, actions), ([2.0, 1.0, 0.0], [1.0, 0.0, 1.0, 1.0]));
+    assert_eq!((types, actions), ([2.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0, 1.0]));
     assert_eq!(of("tripline_subkeys_dropped_total"), 1.0);
 }

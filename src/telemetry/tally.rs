@@ -5,6 +5,7 @@
 //! the counters add up with what a read_committed consumer sees.
 
 use hashbrown::HashMap;
+use tripline_core::alert::{Alert, AlertState};
 use tripline_core::decision::{ActionTaken, Decision};
 use tripline_core::rejection::Reason;
 
@@ -31,8 +32,10 @@ pub struct Tally {
     pub dead_letters: [u64; Reason::ALL.len()],
     /// Decisions by `action_taken`, in the order of [`Tally::ACTIONS`].
     pub actions: [u64; Tally::ACTIONS.len()],
-    /// Alerts opened.
-    pub alerts: u64,
+    /// Records of alerts: opened, updated, resolved, in the order of [`Tally::ALERTS`].
+    pub alerts: [u64; Tally::ALERTS.len()],
+    /// Standings published or taken back.
+    pub standings: u64,
     /// Decisions of rules that only watch.
     pub shadow: u64,
     /// Events whose time was capped to the reference time.
@@ -55,7 +58,10 @@ pub struct Tally {
 
 impl Tally {
     /// The words of `action_taken`, as decisions carry them.
-    pub const ACTIONS: [&str; 4] = ["log", "alert", "step_up_review", "block"];
+    pub const ACTIONS: [&str; 5] = ["log", "alert", "throttle", "step_up_review", "block"];
+
+    /// The words of an alert's `state`.
+    pub const ALERTS: [&str; 3] = ["opened", "updated", "resolved"];
 
     /// Counts a dead letter of the router.
     pub fn reject_input(&mut self, reason: Reason) {
@@ -69,14 +75,15 @@ impl Tally {
         self.dead_letters[index(reason)] += 1;
     }
 
-    /// Counts a decision: type, action, and whether sub-keys were dropped. Its alert, if any, is counted in
-    /// [`Tally::alerts`] by whoever opens it; a clamped event is counted once per observation, not per decision.
+    /// Counts a decision: type, action, and whether sub-keys were dropped. A clamped
+    /// event is counted once per observation, not per decision.
     pub fn decision(&mut self, decision: &Decision) {
         let action = match decision.action_taken {
             ActionTaken::Log => 0,
             ActionTaken::Alert => 1,
-            ActionTaken::StepUpReview => 2,
-            ActionTaken::Block => 3,
+            ActionTaken::Throttle => 2,
+            ActionTaken::StepUpReview => 3,
+            ActionTaken::Block => 4,
         };
         self.actions[action] += 1;
         self.subkeys_dropped += u64::from(decision.partial);
@@ -84,6 +91,16 @@ impl Tally {
             Some(anomaly) => *self.types.entry_ref(anomaly.as_str()).or_insert(0) += 1,
             None => self.without_type += 1,
         }
+    }
+
+    /// Counts a record of an alert.
+    pub fn alert(&mut self, alert: &Alert) {
+        let state = match alert.state {
+            AlertState::Opened => 0,
+            AlertState::Updated => 1,
+            AlertState::Resolved => 2,
+        };
+        self.alerts[state] += 1;
     }
 
     /// Forgets everything: after the commit was counted, and after an abort.

@@ -1,5 +1,6 @@
-//! Every detector on four kinds of entity, through Kafka in routed mode, killed again and again: what a read_committed
-//! consumer sees equals the pure engine over the observations in offset order, and `replay --until` over the file.
+//! Every detector on four kinds of entity, and then scores, actions, alerts and standing, through Kafka in routed mode, killed
+//! again and again: what a read_committed consumer sees equals the pure engine over the observations in offset order, and
+//! `replay --until` over the file.
 
 use crate::line::{Line, PATIENCE, Running, Setup, assert_equal, by_id};
 use anyhow::{Result, ensure};
@@ -7,7 +8,8 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tripline_core::engine::{Emit, Engine, Outcome};
+use tripline_core::decision::EntityRef;
+use tripline_core::engine::{Emit, Engine, Made, Outcome};
 use tripline_core::entity::Entity;
 use tripline_core::flags::FlagSnapshot;
 use tripline_core::observation::Observation;
@@ -19,13 +21,14 @@ use tripline_testkit::{Record, wait_until};
 
 const TICK: &str = "200ms";
 /// Beyond everything that a rule of the pack waits for, in milliseconds.
-const AFTERWARDS_MS: i64 = 6_000;
+const AFTERWARDS_MS: i64 = 25_000;
 
 const PACK: &str = r#"schema: 1
 kind: policy
 id: policy.detectors
 version: 1
-actions: [{do: alert, at: 1}]
+decide: per_signal
+actions: [{do: alert, at: 1, resolve_after: 1h}]
 allowed_lateness: 1s
 ---
 {schema: 1, id: t.match, version: 1, title: match, mode: enforce, on: http_request, by: ip, when: status_code == 418,
@@ -58,6 +61,48 @@ allowed_lateness: 1s
  detect: {first_seen: {of: [user_id, country], memory: 1h, learn: 1s}}, signal: {type: new}}
 "#;
 
+/// Actions that begin and end within seconds, a rule over the score, a family that three rules share.
+const SCORES: &str = r#"schema: 1
+kind: flags
+flags: [{name: BLOCKING}]
+---
+schema: 1
+kind: policy
+id: policy.scores
+version: 3
+actions:
+  - {do: alert, at: 30, leave: 20, once_per: 2s}
+  - {do: throttle, at: 45, leave: 30, hold: 1s}
+  - {do: step_up, at: 55, leave: 40, hold: 700ms}
+  - {do: block, at: 70, leave: 45, ttl: 900ms, max_ttl: 5s, forget: 3s, flag: BLOCKING}
+context: [{id: far, when: country == "it", times: 1.3}]
+allowed_lateness: 1s
+---
+{schema: 1, id: s.refused, version: 1, title: refused, mode: enforce, on: http_request, by: user, when: status_code >= 400,
+ detect: {count: {at_least: 4, within: 3s}}, signal: {type: refused, severity: medium, points: 30, family: probing, half_life: 2s, once_per: 1s}}
+---
+{schema: 1, id: s.teapot, version: 1, title: teapot, mode: alert, on: http_request, by: user, when: status_code == 418,
+ detect: {match: {}}, signal: {type: teapot, severity: high, points: 50, family: probing, half_life: 1s, once_per: 2s}}
+---
+{schema: 1, id: s.paths, version: 1, title: paths, mode: signal, on: http_request, by: user,
+ detect: {distinct: {of: path, at_least: 6, within: 3s}}, signal: {type: paths, severity: medium, points: 25, family: recon, half_life: 3s}}
+---
+{schema: 1, id: s.absence, version: 1, title: absence, mode: enforce, on: any, by: user,
+ detect: {sequence: {within: 5s, steps: [{id: asked, when: event_type == "mfa_asked"}],
+   then_absent: {when: event_type == "mfa_answered", within: 2s}}},
+ signal: {type: absence, severity: high, points: 60, family: mfa, half_life: 2s}}
+---
+{schema: 1, id: s.many, version: 1, title: many, mode: alert, on: http_request, by: ip,
+ detect: {count: {any_of: [{at_least: 8, within: 2s, points: 45}, {at_least: 14, within: 4s, points: 70}]}},
+ signal: {type: many, severity: high, half_life: 2s, once_per: 1s, axis: abuse}}
+---
+{schema: 1, id: s.together, version: 1, title: together, mode: enforce, on: any, by: user,
+ detect: {score: {axis: intrusion, at_least: 50, families: 2}}, signal: {type: together, severity: low, points: 5, family: together}}
+---
+{schema: 1, id: s.watched, version: 1, title: watched, mode: shadow, on: http_request, by: user, when: status_code == 404,
+ detect: {match: {}}, signal: {type: watched, severity: high, points: 70}}
+"#;
+
 /// A small generator of choices: a run is a function of its seed and of the clock.
 fn next(seed: &mut u64) -> u64 {
     *seed ^= *seed << 13;
@@ -70,11 +115,11 @@ fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
-/// What an app would send now.
-fn event(number: u64, seed: &mut u64) -> Value {
+/// What an app would send now. `delay_ms`: it may have happened so long ago.
+fn event(number: u64, seed: &mut u64, at_ms: i64, delay_ms: u64) -> Value {
     let pick = |seed: &mut u64, bound: u64| next(seed) % bound;
     let user = pick(seed, 6);
-    let at_ms = now_ms() - pick(seed, 300) as i64;
+    let at_ms = at_ms - pick(seed, delay_ms.max(1)) as i64;
     let mut event = json!({
         "event_id": format!("e{number}"), "event_time": at_ms, "user_id": format!("u{user}"), "tenant_id": format!("t{}", user % 2),
         "device_id": format!("d{}", pick(seed, 5)), "ip_address": format!("203.0.113.{}", pick(seed, 4)),
@@ -95,10 +140,10 @@ fn event(number: u64, seed: &mut u64) -> Value {
     event
 }
 
-fn rules(line: &Line) -> Result<String> {
+fn rules(line: &Line, pack: &str) -> Result<String> {
     let folder = line.file("rules");
     std::fs::create_dir(&folder)?;
-    std::fs::write(folder.join("pack.yaml"), PACK)?;
+    std::fs::write(folder.join("pack.yaml"), pack)?;
     Ok(folder.display().to_string())
 }
 
@@ -109,19 +154,54 @@ fn start(line: &Line, rules: &str) -> Result<Running> {
     Ok(running)
 }
 
+/// What was made, however: decisions by id, alerts and standings by entity, in their order.
+#[derive(Debug, Default, PartialEq)]
+struct Found {
+    decisions: BTreeMap<String, Value>,
+    alerts: BTreeMap<String, Vec<Value>>,
+    standings: BTreeMap<String, Vec<Value>>,
+}
+
+impl Found {
+    fn assert_is(&self, other: &Found) {
+        assert_equal(&self.decisions, &other.decisions);
+        for (what, ours, theirs) in [("alerts", &self.alerts, &other.alerts), ("standings", &self.standings, &other.standings)] {
+            assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>(), "entities with {what}");
+            for (entity, records) in ours {
+                for (n, (ours, theirs)) in records.iter().zip(&theirs[entity]).enumerate() {
+                    assert_eq!(ours, theirs, "record {n} of the {what} about {entity}");
+                }
+                assert_eq!(records.len(), theirs[entity].len(), "{what} about {entity}");
+            }
+        }
+    }
+}
+
+/// What a read_committed consumer of the output topics sees.
+fn committed(line: &Line) -> Result<Found> {
+    let mut found = Found { decisions: line.decisions()?, ..Found::default() };
+    for (topic, into) in [("alerts", &mut found.alerts), ("standing", &mut found.standings)] {
+        for record in line.read(topic)? {
+            let value = if record.value.is_some() { record.json()? } else { Value::Null };
+            into.entry(record.key_text()).or_default().push(value);
+        }
+    }
+    Ok(found)
+}
+
 /// The pure engine over the observations topic, each partition in the order of its offsets.
-fn pure(line: &Line) -> Result<BTreeMap<String, Value>> {
-    let files = [SourceFile { name: "pack.yaml".into(), text: PACK.into() }];
+fn pure(line: &Line, pack: &str, flags: &str) -> Result<Found> {
+    let files = [SourceFile { name: "pack.yaml".into(), text: pack.into() }];
     let set = load(&files, &Map::new()).unwrap_or_else(|p| panic!("{}", p.iter().map(ToString::to_string).collect::<String>()));
-    let engine = Engine::new(Arc::new(set), &FlagSnapshot::default(), Emit::Fired);
+    let engine = Engine::new(Arc::new(set), &FlagSnapshot::parse("flags.json", flags).expect("flags"), Emit::Fired);
     let mut partitions: BTreeMap<i32, Vec<_>> = BTreeMap::new();
     for record in line.read("internal.observations")? {
         partitions.entry(record.partition).or_default().push(record);
     }
-    let mut decided = Vec::new();
+    let mut made = Made::default();
     for records in partitions.values_mut() {
         records.sort_by_key(|record| record.offset);
-        let (mut times, mut states, mut out) = (SourceTimes::default(), BTreeMap::<String, ActorState>::new(), Vec::new());
+        let (mut times, mut states, mut out) = (SourceTimes::default(), BTreeMap::<String, ActorState>::new(), Made::default());
         for record in records.iter() {
             let (key, value) = (record.key.as_deref(), record.value.as_deref());
             if !Tick::is_tick(key) {
@@ -146,13 +226,29 @@ fn pure(line: &Line) -> Result<BTreeMap<String, Value>> {
                 engine.fire_due(&entity, now_ms, states.entry(key.clone()).or_default(), &mut out);
             }
         }
-        decided.extend(out.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?);
+        made.decisions.append(&mut out.decisions);
+        made.alerts.append(&mut out.alerts);
+        made.standings.append(&mut out.standings);
     }
-    by_id(decided)
+    let live = made.decisions.iter().filter(|decision| !decision.shadow);
+    let mut found = Found { decisions: by_id(live.map(serde_json::to_value).collect::<Result<_, _>>()?)?, ..Found::default() };
+    for alert in &made.alerts {
+        found.alerts.entry(key_of(&alert.entity)).or_default().push(serde_json::to_value(alert)?);
+    }
+    for change in &made.standings {
+        found.standings.entry(key_of(&change.entity)).or_default().push(serde_json::to_value(&change.standing)?);
+    }
+    Ok(found)
+}
+
+fn key_of(entity: &EntityRef) -> String {
+    let mut key = String::new();
+    entity.write_key(&mut key);
+    key
 }
 
 /// What `replay` says of the input as it stands in its one partition.
-fn replayed(line: &Line, rules: &str, until_ms: i64) -> Result<BTreeMap<String, Value>> {
+fn replayed(line: &Line, rules: &str, until_ms: i64) -> Result<Found> {
     let mut records = line.read("requests")?;
     records.sort_by_key(|record| record.offset);
     let mut text = String::new();
@@ -165,16 +261,62 @@ fn replayed(line: &Line, rules: &str, until_ms: i64) -> Result<BTreeMap<String, 
     std::fs::write(&input, text)?;
     let (input, flags) = (input.display().to_string(), line.file("flags.json").display().to_string());
     let until = tripline_core::time::format_rfc3339_ms(until_ms);
-    let done = line.command(&["replay", "--input", &input, "--rules", rules, "--flags", &flags, "--until", &until], &[])?;
+    let beside = |name: &str| line.file(name).display().to_string();
+    let (alerts, standing) = (beside("alerts.ndjson"), beside("standing.ndjson"));
+    let args = ["replay", "--input", &input, "--rules", rules, "--flags", &flags, "--until", &until];
+    let done = line.command(&[&args[..], &["--alerts", &alerts, "--standing", &standing]].concat(), &[])?;
     ensure!(done.status.success(), "replay: {}", String::from_utf8_lossy(&done.stderr));
-    by_id(String::from_utf8(done.stdout)?.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?)
+    let rows = |text: &str| text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>();
+    let mut found = Found { decisions: by_id(rows(&String::from_utf8(done.stdout)?)?)?, ..Found::default() };
+    for alert in rows(&std::fs::read_to_string(alerts)?)? {
+        let entity: EntityRef = serde_json::from_value(alert["entity"].clone())?;
+        found.alerts.entry(key_of(&entity)).or_default().push(alert);
+    }
+    for row in rows(&std::fs::read_to_string(standing)?)? {
+        found.standings.entry(row["key"].as_str().unwrap_or_default().to_owned()).or_default().push(row["value"].clone());
+    }
+    Ok(found)
 }
 
 #[test]
 fn every_detector_on_four_kinds_of_entity_equals_the_engine_and_replay_whatever_is_killed() -> Result<()> {
+    let found = killed_again_and_again(PACK, "{}", 300)?;
+    let types: BTreeSet<&str> = found.decisions.values().filter_map(|d| d["anomaly_type"].as_str()).collect();
+    let kinds: BTreeSet<&str> = found.decisions.values().filter_map(|d| d["entity"]["kind"].as_str()).collect();
+    eprintln!("{types:?} about {kinds:?}");
+    assert_eq!(types.len(), 9, "every rule fired");
+    assert_eq!(kinds, ["device", "ip", "tenant+user", "user"].into());
+    Ok(())
+}
+
+/// Events happen when they are produced: what ends in between, ends before or after the same events for a file and for ticks.
+#[test]
+fn scores_alerts_and_standing_equal_the_engine_and_replay_whatever_is_killed() -> Result<()> {
+    let found = killed_again_and_again(SCORES, r#"{"BLOCKING": true}"#, 0)?;
+    let alerts = || found.alerts.values().flatten();
+    let states: BTreeSet<&str> = alerts().filter_map(|alert| alert["state"].as_str()).collect();
+    let standings = || found.standings.values().flatten();
+    let actions: BTreeSet<&str> = standings().filter_map(|standing| standing["action"].as_str()).collect();
+    let fired: BTreeSet<&str> =
+        found.decisions.values().flat_map(|d| d["fired"].as_array().into_iter().flatten().filter_map(Value::as_str)).collect();
+    let gone = standings().filter(|standing| standing.is_null()).count();
+    eprintln!("{} records of alerts, {} of standing, {gone} taken back; {fired:?}", alerts().count(), standings().count());
+    assert_eq!(states, ["opened", "resolved", "updated"].into());
+    assert_eq!(actions, ["alert", "block", "step_up", "throttle"].into());
+    assert_eq!(fired, ["s.absence@1", "s.many@1", "s.paths@1", "s.refused@1", "s.teapot@1", "s.together@1"].into());
+    assert!(gone > 0, "a standing was taken back");
+    for entity in found.alerts.keys() {
+        assert_eq!(found.alerts[entity].last().map(|alert| alert["state"].clone()), Some("resolved".into()), "time has passed: {entity}");
+    }
+    Ok(())
+}
+
+/// Sends events while the worker is killed again and again, and lets time pass; what is seen has to be what the engine makes of
+/// the observations and `replay` of the file.
+fn killed_again_and_again(pack: &str, flags: &str, delay_ms: u64) -> Result<Found> {
     let kills: u64 = std::env::var("TRIPLINE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
-    let line = Line::new(&Setup { flags: "{}".into(), ..Setup::routed(1, 4) })?;
-    let rules = rules(&line)?;
+    let line = Line::new(&Setup { flags: flags.into(), ..Setup::routed(1, 4) })?;
+    let rules = rules(&line, pack)?;
     let (mut seed, mut number) = (0x5eed, 0);
     for _ in 0..kills {
         let before = line.read("decisions")?.len();
@@ -183,13 +325,14 @@ fn every_detector_on_four_kinds_of_entity_equals_the_engine_and_replay_whatever_
         // Killed at any moment after the first new decision, while events go on coming.
         while batches < 20 || line.read("decisions")?.len() <= before {
             batches += 1;
+            let at_ms = now_ms();
             let events: Vec<Value> = (0..20)
                 .map(|_| {
                     number += 1;
-                    event(number, &mut seed)
+                    event(number, &mut seed, at_ms, delay_ms)
                 })
                 .collect();
-            let records = events.iter().map(|e| Record::new(e["user_id"].as_str().unwrap_or_default(), e.to_string()).at_ms(now_ms()));
+            let records = events.iter().map(|e| Record::new(e["user_id"].as_str().unwrap_or_default(), e.to_string()).at_ms(at_ms));
             line.kafka.produce_all(&line.input, records)?;
             std::thread::sleep(Duration::from_millis(40 + next(&mut seed) % 40));
             ensure!(batches < 2_000, "no new decision:\n{}", running.worker.log_tail(20));
@@ -204,13 +347,9 @@ fn every_detector_on_four_kinds_of_entity_equals_the_engine_and_replay_whatever_
         metrics.is_ok_and(|m| m.sum("tripline_lane_stream_timestamp_seconds", &[]) * 1_000.0 > (last_ms + AFTERWARDS_MS) as f64)
     })?;
     running.stop()?;
-    let found = line.decisions()?;
-    assert_equal(&found, &pure(&line)?);
-    assert_equal(&found, &replayed(&line, &rules, last_ms + AFTERWARDS_MS)?);
-    let types: BTreeSet<&str> = found.values().filter_map(|d| d["anomaly_type"].as_str()).collect();
-    let kinds: BTreeSet<&str> = found.values().filter_map(|d| d["entity"]["kind"].as_str()).collect();
-    eprintln!("{number} events, {kills} kills, {} decisions: {types:?} about {kinds:?}", found.len());
-    assert_eq!(types.len(), 9, "every rule fired");
-    assert_eq!(kinds, ["device", "ip", "tenant+user", "user"].into());
-    Ok(())
+    let found = committed(&line)?;
+    found.assert_is(&pure(&line, pack, flags)?);
+    found.assert_is(&replayed(&line, &rules, last_ms + AFTERWARDS_MS)?);
+    eprintln!("{number} events, {kills} kills, {} decisions", found.decisions.len());
+    Ok(found)
 }

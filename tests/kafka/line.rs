@@ -109,6 +109,7 @@ impl Line {
             ("TOPICS__PARTITIONS", self.partitions.to_string()),
             ("TOPICS__DECISIONS", self.topic("decisions")),
             ("TOPICS__ALERTS", self.topic("alerts")),
+            ("TOPICS__STANDING", self.topic("standing")),
             ("TOPICS__DEAD_LETTERS", self.topic("dead-letters")),
             ("TOPICS__LATE", self.topic("late")),
             ("TOPICS__SHADOW", self.topic("shadow")),

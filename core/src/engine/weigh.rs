@@ -81,7 +81,8 @@ impl Engine {
     ) {
         let reason = self.reason_of(rule, observation);
         let key = self.reasons.key(reason);
-        if !self.reasons.row(reason).is_live || !state.ledger.as_mut().is_some_and(|ledger| ledger.held_for(key).is_some()) {
+        let is_held = state.ledger.as_mut().is_some_and(|ledger| ledger.held_for(key).is_some());
+        if !is_held || !self.reasons.row(reason).is_live {
             return;
         }
         let at_ms = observation.event.event_time_ms;
@@ -95,18 +96,25 @@ impl Engine {
     /// What ends by itself at `due_ms`: actions, the alert, the score.
     pub(super) fn lapse(&self, entity: &Entity<'_>, due_ms: i64, state: &mut ActorState, out: &mut Made) {
         let entity = EntityRef::from(entity);
-        let now_ms = state.newest_ms.map_or(due_ms, |newest| newest.max(due_ms));
         let mut ledger = state.take_ledger();
-        self.strike_out(&mut ledger, now_ms);
+        self.strike_out(&mut ledger, due_ms);
         self.resolve_rules(&entity, due_ms, &mut ledger, out);
-        let scores = tally::at(&self.reasons, &ledger, now_ms, Whose::All);
-        self.rules.policy.lapse(&mut ledger, now_ms, scores.risk());
-        let in_force = self.rules.policy.in_force(&ledger, now_ms, scores.risk());
+        let scores = tally::at(&self.reasons, &ledger, due_ms, Whose::All);
+        self.rules.policy.lapse(&mut ledger, due_ms, scores.risk());
+        let in_force = self.rules.policy.in_force(&ledger, due_ms, scores.risk());
         if !in_force.contains(&Action::Alert) {
-            self.resolve_policy(&entity, now_ms, &mut ledger, out);
+            self.resolve_policy(&entity, due_ms, &mut ledger, out);
         }
-        self.publish(&entity, None, &scores, &in_force, &mut ledger, now_ms, out);
+        self.publish(&entity, None, &scores, &in_force, &mut ledger, due_ms, out);
         state.put_ledger(ledger);
+    }
+
+    /// What ended before an event of the entity itself happened: it is told of first, whether or not time has been heard of by
+    /// then, so that what the event finds and makes does not depend on that.
+    pub(super) fn lapse_before(&self, entity: &Entity<'_>, at_ms: i64, state: &mut ActorState, out: &mut Made) {
+        while let Some(due_ms) = state.ledger.as_mut().and_then(|ledger| ledger.due_ms.take_if(|due_ms| *due_ms <= at_ms)) {
+            self.lapse(entity, due_ms, state, out);
+        }
     }
 
     /// Takes out what counts no more: what has decayed, and what its rule took with it.

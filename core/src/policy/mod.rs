@@ -92,7 +92,8 @@ impl Allowed {
         let rate = |us: i64| 1_000_000_000_000 / u128::from(us.max(1).unsigned_abs());
         let (from, floor) = (rate(self.from_us), rate(self.floor_us.max(self.from_us)));
         let (way, whole) = (u128::from(points.saturating_sub(at)), u128::from(100 - at.min(100)));
-        let now = if whole == 0 { floor } else { from - (from - floor) * way.min(whole) / whole };
+        let less = ((from - floor) * way.min(whole)).checked_div(whole).unwrap_or(from - floor);
+        let now = from - less;
         u64::try_from((1_000_000_000_000 / now.max(1)).div_ceil(1_000)).unwrap_or(u64::MAX)
     }
 }

@@ -39,7 +39,7 @@ pub fn decayed(milli: Milli, age_ms: i64, half_life_ms: i64) -> Milli {
     let (index, part) = ((step / u128::from(half_life)) as usize, step % u128::from(half_life));
     let (from, to) = (u128::from(TABLE[index]), u128::from(TABLE[index + 1]));
     let factor = from - (from - to) * part / u128::from(half_life);
-    Milli::saturating((u128::from(milli.thousandths()) * factor >> (32 + whole)) as u64)
+    Milli::saturating(((u128::from(milli.thousandths()) * factor) >> (32 + whole)) as u64)
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ fn receipt(json: &str, score: i64, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\nreceipt")?;
     let width = parts.iter().map(|part| clean(&part.rule).chars().count()).max().unwrap_or(0).max("score".len());
     for part in &parts {
-        writeln!(out, "  {:>4}  {:<width$}  {}", format!("+{}", part.points), clean(&part.rule), clean(&part.why))?;
+        writeln!(out, "  {:>4}  {:<width$}  {}", format!("{:+}", part.points.0 as f64 / 1_000.0), clean(&part.rule), clean(&part.why))?;
     }
     writeln!(out, "  {score:>4}  score")
 }

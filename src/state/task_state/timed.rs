@@ -82,7 +82,7 @@ mod tests {
     use crate::state::{Budget, StateDir, TaskState, TaskStore};
     use std::convert::Infallible;
     use tripline_core::protocol::start::Local;
-    use tripline_core::state::{ActorState, Edge, Memory, Pending, Slot};
+    use tripline_core::state::{ActorState, Due, Edge, Memory, Pending, Slot};
 
     fn local(seq: u64) -> Local {
         let commit_id = format!("{seq:032x}");
@@ -123,7 +123,7 @@ mod tests {
         let mut fired = Vec::new();
         while let Some(hint) = state.pop_due(until_ms).expect("reads") {
             let take = |actor: &mut ActorState| {
-                while let Some((_, _, pending)) = actor.take_due(until_ms) {
+                while let Some(Due::Rule(_, _, pending)) = actor.take_due(until_ms) {
                     fired.push((pending.due_ms, hint.1.to_string()));
                 }
             };

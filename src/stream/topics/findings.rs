@@ -121,7 +121,7 @@ fn partitions(topic: &Topic, is: &Found) -> Option<Finding> {
             "a key's partition is where its state lives: set `topics.partitions` to what is there, or see docs/topics.md, \"Changing the number of partitions\"",
             Level::Error,
         )),
-        Role::Decisions | Role::Alerts | Role::DeadLetters | Role::Late | Role::Shadow => Some(finding(
+        Role::Decisions | Role::Alerts | Role::Standing | Role::DeadLetters | Role::Late | Role::Shadow => Some(finding(
             &format!("and `topics.partitions` says {should}"),
             "harmless: records are spread over what is there",
             Level::Warning,

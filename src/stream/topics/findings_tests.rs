@@ -80,7 +80,10 @@ fn another_number_of_partitions_stops_tasks_and_only_warns_for_outputs() {
     let findings = compare(&desired(&more, &found), &found);
     let of = |level| findings.iter().filter(|f| f.level() == level).map(|f| f.topic.as_str()).collect::<Vec<_>>();
     assert_eq!(of(Level::Error), ["tripline.internal.observations", "tripline.internal.changelog"]);
-    assert_eq!(of(Level::Warning), ["tripline.decisions", "tripline.alerts", "tripline.dead-letters", "tripline.late", "tripline.shadow"]);
+    assert_eq!(
+        of(Level::Warning),
+        ["tripline.decisions", "tripline.alerts", "tripline.standing", "tripline.dead-letters", "tripline.late", "tripline.shadow"]
+    );
     assert!(findings.iter().all(|f| f.remedy == Remedy::ByHand), "no verb changes a number of partitions");
 }
 

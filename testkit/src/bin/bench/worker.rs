@@ -51,6 +51,7 @@ impl Run {
             ("TOPICS__PARTITIONS", setup.partitions.to_string()),
             ("TOPICS__DECISIONS", format!("{app}.decisions")),
             ("TOPICS__ALERTS", format!("{app}.alerts")),
+            ("TOPICS__STANDING", format!("{app}.standing")),
             ("TOPICS__DEAD_LETTERS", format!("{app}.dead-letters")),
             ("TOPICS__LATE", format!("{app}.late")),
             ("TOPICS__SHADOW", format!("{app}.shadow")),

@@ -49,6 +49,7 @@ impl Stage {
             ("TRIPLINE_INPUT__START", "earliest".to_owned()),
             ("TRIPLINE_TOPICS__DECISIONS", decisions.clone()),
             ("TRIPLINE_TOPICS__ALERTS", topic("tripline.alerts")),
+            ("TRIPLINE_TOPICS__STANDING", topic("tripline.standing")),
             ("TRIPLINE_TOPICS__DEAD_LETTERS", dead_letters.clone()),
             ("TRIPLINE_TOPICS__LATE", topic("tripline.late")),
             ("TRIPLINE_TOPICS__SHADOW", topic("tripline.shadow")),
