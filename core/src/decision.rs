@@ -179,6 +179,15 @@ pub enum AlertState {
     Opened,
 }
 
+impl AlertState {
+    /// Its word, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            AlertState::Opened => "opened",
+        }
+    }
+}
+
 /// Something a person should see.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Alert {

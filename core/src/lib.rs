@@ -8,6 +8,7 @@
 //! [`state`] of that entity, and a [`decision`] comes out. [`protocol`] is the commit protocol as a state machine.
 
 pub mod address;
+pub mod cloud_event;
 pub mod decision;
 pub mod detectors;
 pub mod diagnostic;
