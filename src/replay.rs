@@ -1,7 +1,7 @@
 //! Events of a file through the engine, without a broker: the same decisions with the same ids as the worker's, when each
 //! entity's events came from one partition in the file's order.
 //!
-//! One line is one record. Its reference time is `broker_time` when the line has one (RFC 3339, or integer milliseconds),
+//! One line is one record without headers: an event, or a CloudEvent in structured mode. Its reference time is `broker_time` when the line has one (RFC 3339, or integer milliseconds),
 //! else its `event_time`; its position is topic `file`, partition 0, the line's number from 0. The state of every actor
 //! that a rule looked at is kept in memory until the end: some hundred bytes each, bounded by the file only.
 //!

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::time::Instant;
 use tripline_core::entity::Entity;
 use tripline_core::event::Event;
+use tripline_core::event::cloud::ContentMode;
 use tripline_core::event::mapping::Mapping;
 use tripline_core::observation::{Observation, Position};
 
@@ -48,7 +49,27 @@ fn main() {
             black_box(Observation::decode(Some(key.as_bytes()), Some(black_box(&out)))).ok();
         });
     }
+    cloud();
     mapped();
+}
+
+/// The same event as the data of a CloudEvent.
+fn cloud() {
+    let mode = || {
+        ContentMode::of_headers(
+            [("ce_specversion", "1.0"), ("ce_id", "1"), ("ce_source", "/s"), ("ce_type", "t")].map(|(n, v)| (n, Some(v.as_bytes()))),
+        )
+    };
+    measure("decode CloudEvent, binary", RECORD.len(), || {
+        black_box(Event::decode_record(Some(black_box(RECORD.as_bytes())), mode(), None)).ok();
+    });
+    let envelope = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{RECORD}}}"#);
+    measure("decode CloudEvent, structured", envelope.len(), || {
+        black_box(Event::decode_record(Some(black_box(envelope.as_bytes())), ContentMode::Structured, None)).ok();
+    });
+    measure("decode CloudEvent, no header", envelope.len(), || {
+        black_box(Event::decode(Some(black_box(envelope.as_bytes())))).ok();
+    });
 }
 
 /// The same event through a mapping that only adds to our own set, then the worked examples of the shipped sets.

@@ -22,6 +22,17 @@ pub enum AlertState {
     Resolved,
 }
 
+impl AlertState {
+    /// Its word, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            AlertState::Opened => "opened",
+            AlertState::Updated => "updated",
+            AlertState::Resolved => "resolved",
+        }
+    }
+}
+
 /// Something that a person should see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Alert {

@@ -3,8 +3,9 @@
 //! If an [`Event`] exists it is valid: `event_time` lies between 2000 and 2100, ids are at most 256 bytes without control
 //! characters, nesting is at most 64 deep, no key stands twice. What is wrong with a record that is not an event is a
 //! [`crate::rejection::Rejection`]. Decoding lives in [`decode`](Event::decode); records of another shape become events
-//! through a [`mapping`].
+//! through a [`mapping`], the data of CloudEvents through [`cloud`].
 
+pub mod cloud;
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub mod mapping;

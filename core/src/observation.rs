@@ -4,7 +4,7 @@
 
 use crate::entity::Entity;
 use crate::event::Event;
-use crate::event::decode::{Dialect, Envelope, read};
+use crate::event::decode::{Envelope, read_observation};
 use crate::event::encode::ObjectWriter;
 use crate::mask;
 use crate::rejection::{Reason, Rejection};
@@ -127,7 +127,7 @@ impl<'a> Observation<'a> {
 
     /// Reads the value of an observation about an entity that is known.
     pub(crate) fn decode_about(entity: Result<Entity<'a>, Rejection>, value: Option<&'a [u8]>) -> Result<Observation<'a>, Rejection> {
-        let (event, envelope) = read(value, Dialect::Observation)?;
+        let (event, envelope) = read_observation(value)?;
         let Envelope { version, topic, partition, offset, reference_ms, is_actor, has_own_id, clamped } = envelope;
         let is_actor = match version {
             Some(OBSERVATION_VERSION) => is_actor,

@@ -17,6 +17,8 @@ pub enum Reason {
     InvalidJson,
     /// Nested deeper than 64 levels.
     TooDeep,
+    /// A CloudEvent of a version or in a form that is not read.
+    Unsupported,
     /// The same key stands twice in one object.
     DuplicateKey,
     /// A known field has another JSON type than the schema says.
@@ -37,13 +39,14 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, for tables and tests.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::NullValue,
         Reason::EmptyValue,
         Reason::TooLarge,
         Reason::InvalidUtf8,
         Reason::InvalidJson,
         Reason::TooDeep,
+        Reason::Unsupported,
         Reason::DuplicateKey,
         Reason::WrongType,
         Reason::MissingField,
@@ -63,6 +66,7 @@ impl Reason {
             Reason::InvalidUtf8 => "invalid_utf8",
             Reason::InvalidJson => "invalid_json",
             Reason::TooDeep => "too_deep",
+            Reason::Unsupported => "unsupported",
             Reason::DuplicateKey => "duplicate_key",
             Reason::WrongType => "wrong_type",
             Reason::MissingField => "missing_field",

@@ -7,6 +7,7 @@ use malformed::{KINDS, USER, samples};
 use std::collections::BTreeSet;
 use tripline_core::entity::Entity;
 use tripline_core::event::Event;
+use tripline_core::event::cloud::ContentMode;
 use tripline_core::rejection::Reason;
 
 const PAGE: &str = include_str!("../../docs/bad-input.md");
@@ -42,7 +43,8 @@ fn every_sample_has_the_outcome_of_its_row() {
         let samples = samples(row.kind);
         assert_eq!(samples.is_empty(), row.kind == "evaluation_panics", "{}", row.kind);
         for sample in samples {
-            let found = Event::decode(sample.value.as_deref());
+            let headers = sample.headers.iter().map(|(name, value)| (name.as_str(), Some(value.as_slice())));
+            let found = Event::decode_record(sample.value.as_deref(), ContentMode::of_headers(headers), None);
             match (row.outcome, row.stage) {
                 ("dead-lettered", "decode") => {
                     assert_eq!(found.map_err(|r| r.reason.name()).err(), Some(row.reason), "{}", sample.what);

@@ -32,7 +32,7 @@ fn when_ms(text: &str) -> i64 {
 fn says(pack: &mut Line, rule: &str, line: &str) -> Option<String> {
     let (when, rest) = line.split_once(' ').expect("a time and an event");
     let at_ms = when_ms(when);
-    let decisions = match rest.rfind('}') {
+    let made = match rest.rfind('}') {
         Some(end) => {
             let mut event: Value = serde_json::from_str(rest[..=end].trim()).unwrap_or_else(|e| panic!("{line}: {e}"));
             for (name, value) in [("event_type", json!("http_request")), ("user_id", json!("u1")), ("event_time", json!(at_ms))] {
@@ -43,8 +43,12 @@ fn says(pack: &mut Line, rule: &str, line: &str) -> Option<String> {
         }
         None => pack.pass(at_ms),
     };
-    let contribution = |decision: &Decision| decision.contributions[0].clone();
-    decisions.iter().map(contribution).find(|c| c.rule.starts_with(&format!("{rule}@"))).map(|c| c.why)
+    let own = |name: &&String| name.starts_with(&format!("{rule}@"));
+    let why = |decision: &Decision| {
+        let name = decision.fired.iter().find(own)?;
+        decision.contributions.iter().find(|line| line.rule == *name).map(|line| line.why.clone())
+    };
+    made.decisions.iter().find_map(why)
 }
 
 #[test]

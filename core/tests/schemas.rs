@@ -58,7 +58,7 @@ fn examples_fit_their_schema_and_invalid_ones_do_not() {
         }
         *counts.entry((kind, is_valid)).or_default() += 1;
     }
-    for kind in ["alert", "dead-letter", "decision", "event"] {
+    for kind in ["alert", "dead-letter", "decision", "event", "standing"] {
         for (is_valid, least) in [(true, 2), (false, 2)] {
             let count = counts.get(&(kind.to_owned(), is_valid)).copied().unwrap_or(0);
             assert!(count >= least, "{kind}: {count} examples, valid: {is_valid}");

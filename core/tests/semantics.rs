@@ -225,8 +225,8 @@ fn semantics_09_a_missing_field_compares_false_and_is_never_an_error() {
 #[test]
 fn semantics_10_a_mode_bounds_the_effect_and_a_flag_can_only_lower_it() {
     let pack = |mode: &str| {
-        let policy = "---\nschema: 1\nkind: policy\nid: p\nversion: 1\nactions: [{do: alert, at: 1}, {do: block, at: 1}]\n";
-        let flags = "---\nschema: 1\nkind: flags\nflags: [{name: RULE, default: true}]\n";
+        let policy = "---\nschema: 1\nkind: policy\nid: p\nversion: 1\nactions: [{do: alert, at: 1}, {do: block, at: 1, families: 1, flag: BLOCKING}]\n";
+        let flags = "---\nschema: 1\nkind: flags\nflags: [{name: RULE, default: true}, {name: BLOCKING}]\n";
         rule("flag: RULE\ndetect: {match: {}}\nsignal: {type: any}").replace("mode: enforce", &format!("mode: {mode}")) + policy + flags
     };
     let decided = |mode: &str, flags: &str| {
@@ -238,7 +238,9 @@ fn semantics_10_a_mode_bounds_the_effect_and_a_flag_can_only_lower_it() {
     assert_eq!(decided("shadow", "{}"), [(false, false, true)]);
     assert_eq!(decided("signal", "{}"), [(false, false, false)]);
     assert_eq!(decided("alert", "{}"), [(true, false, false)]);
-    assert_eq!(decided("enforce", "{}"), [(true, true, false)]);
+    assert_eq!(decided("enforce", "{}"), [(true, false, false)], "nothing blocks until it is switched on");
+    assert_eq!(decided("enforce", r#"{"BLOCKING": true}"#), [(true, true, false)]);
+    assert_eq!(decided("alert", r#"{"BLOCKING": true}"#), [(true, false, false)]);
     assert_eq!(decided("enforce", r#"{"RULE": false}"#), []);
     assert_eq!(decided("off", r#"{"RULE": true}"#), [], "a flag raises nothing");
 }
@@ -271,7 +273,8 @@ fn semantics_12_a_window_that_grew_says_that_it_is_warming() {
     world.engine = engine(&rule(every), "{}");
     assert_eq!(warming(&mut world, 66.0), [false], "a window that shrank knows all");
     let second = rule(every).replace("test.rule", "test.second").replace("10s", "30s");
-    world.engine = engine(&format!("{}---\n{second}", rule(every)), "{}");
+    let apart = "---\nschema: 1\nkind: policy\nid: p\nversion: 1\ndecide: per_signal\nactions: []\n";
+    world.engine = engine(&format!("{}---\n{second}{apart}", rule(every)), "{}");
     assert_eq!(warming(&mut world, 70.0), [false, true], "so does a new rule");
     assert_eq!(warming(&mut world, 100.0), [false, false]);
 }

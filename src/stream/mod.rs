@@ -17,6 +17,7 @@
 pub mod changelog;
 pub mod client;
 pub mod failpoints;
+mod headers;
 mod lane;
 mod outputs;
 pub mod partition;

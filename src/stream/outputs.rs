@@ -1,11 +1,13 @@
 //! What comes of a record: decisions, alerts, standings, observations, late records, dead letters.
 
 use super::Shared;
+use super::headers::headers_of;
 use super::partition::murmur2_partition;
 use super::producer::{LaneProducer, Outgoing, SendError, UNTAGGED};
 use rdkafka::message::{BorrowedMessage, Message};
 use std::sync::Arc;
 use tripline_core::alert::Alert;
+use tripline_core::cloud_event::{self, CloudEvent};
 use tripline_core::decision::{Decision, EntityRef};
 use tripline_core::hash;
 use tripline_core::observation::Observation;
@@ -13,21 +15,41 @@ use tripline_core::rejection::Rejection;
 use tripline_core::standing::StandingChange;
 use tripline_core::time::format_rfc3339_ms;
 
-/// The header that names the commit: task, seq and commit id.
+/// The header that says in which commit a record was written.
 const COMMIT: &str = "tripline-commit";
+
+/// The most bytes of a record's own headers that its dead letter repeats.
+const MAX_OWN_HEADER_BYTES: usize = 16 * 1024;
+
+/// What a record says about itself as a CloudEvent, so that its dead letter can be sent again; nothing when it is too much.
+fn own_headers<'r>(record: &'r BorrowedMessage<'_>) -> Vec<(&'r str, &'r [u8])> {
+    let is_own = |name: &str| name == "content-type" || name.starts_with("ce_");
+    let own: Vec<_> = headers_of(record).filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| is_own(name)).collect();
+    let bytes: usize = own.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes <= MAX_OWN_HEADER_BYTES { own } else { Vec::new() }
+}
 
 /// Writes outputs of one lane; buffers are reused.
 #[derive(Debug)]
 pub struct Outputs {
     shared: Arc<Shared>,
+    /// `ce_source` of everything written here.
+    source: String,
     key: String,
     value: Vec<u8>,
+}
+
+/// The headers of a record that is a CloudEvent: its attributes, after the auditor's header (task, seq and commit id).
+fn cloud_headers<'h>(event: &CloudEvent<'h>, commit: &'h str) -> [(&'h str, &'h [u8]); 1 + cloud_event::HEADERS.len()] {
+    let attributes = event.headers();
+    std::array::from_fn(|at| if at == 0 { (COMMIT, commit.as_bytes()) } else { attributes[at - 1] })
 }
 
 impl Outputs {
     /// For a lane.
     pub fn new(shared: Arc<Shared>) -> Outputs {
-        Outputs { shared, key: String::new(), value: Vec::with_capacity(2048) }
+        let source = cloud_event::source(&shared.config.app.id);
+        Outputs { shared, source, key: String::new(), value: Vec::with_capacity(2048) }
     }
 
     fn send(&self, producer: &LaneProducer, topic: &str, timestamp_ms: i64, headers: &[(&str, &[u8])]) -> Result<(), SendError> {
@@ -59,7 +81,8 @@ impl Outputs {
         self.about(&decision.entity);
         self.json(decision)?;
         let topic = if decision.shadow { &shared.config.topics.shadow } else { &shared.config.topics.decisions };
-        self.send(producer, topic, timestamp_ms, &[(COMMIT, commit.as_bytes())])
+        let headers = cloud_headers(&CloudEvent::of_decision(decision, &self.source, &self.key), commit);
+        self.send(producer, topic, timestamp_ms, &headers)
     }
 
     /// What happened to an alert.
@@ -67,18 +90,23 @@ impl Outputs {
         let shared = self.shared.clone();
         self.about(&alert.entity);
         self.json(alert)?;
-        self.send(producer, &shared.config.topics.alerts, timestamp_ms, &[(COMMIT, commit.as_bytes())])
+        let id = cloud_event::alert_record_id(alert);
+        let headers = cloud_headers(&CloudEvent::of_alert(alert, &id, &self.source, &self.key), commit);
+        self.send(producer, &shared.config.topics.alerts, timestamp_ms, &headers)
     }
 
     /// An entity's standing, or that there is none any more.
     pub fn standing(&mut self, producer: &LaneProducer, change: &StandingChange, timestamp_ms: i64, commit: &str) -> Result<(), SendError> {
         let shared = self.shared.clone();
         self.about(&change.entity);
-        let headers: [(&str, &[u8]); 1] = [(COMMIT, commit.as_bytes())];
+        let (id, at) = (cloud_event::standing_record_id(change, &self.key), format_rfc3339_ms(change.at_ms));
+        let headers = cloud_headers(&CloudEvent::of_standing(&id, &at, &self.source, &self.key), commit);
         let topic = &shared.config.topics.standing;
         match &change.standing {
             Some(standing) => {
-                self.json(standing)?;
+                self.value.clear();
+                serde_json::to_writer(&mut self.value, standing)
+                    .map_err(|_| SendError::Failed(tripline_core::protocol::Failure::Abortable))?;
                 self.send(producer, topic, timestamp_ms, &headers)
             }
             None => self.send_value(producer, topic, None, timestamp_ms, &headers),
@@ -145,6 +173,8 @@ impl Outputs {
         let (digest, size) = (hash::digest(value.unwrap_or_default()), value.map_or(0, <[u8]>::len).to_string());
         if truncated {
             headers.extend([("tripline-truncated", size.as_bytes()), ("tripline-digest", digest.as_bytes())]);
+        } else {
+            headers.extend(own_headers(record));
         }
         let topic = &shared.config.topics.dead_letters;
         let partition = murmur2_partition(key.unwrap_or_default(), shared.partitions_of(topic));

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::failpoints::{self, Point};
+use super::headers::headers_of;
 use super::outputs::Outputs;
 use super::partition::{crc32_partition, murmur2_partition};
 use super::producer::{LaneProducer, SendError};
@@ -16,6 +17,7 @@ use tripline_core::decision::Decision;
 use tripline_core::engine::{Engine, Made, Outcome, Selection};
 use tripline_core::entity::Entity;
 use tripline_core::event::Event;
+use tripline_core::event::cloud::ContentMode;
 use tripline_core::observation::{Observation, Position};
 use tripline_core::protocol::Failure;
 use tripline_core::rejection::{Reason, Rejection};
@@ -280,10 +282,10 @@ impl Processor {
             Some(value) if value.len() > limit => {
                 Err(Rejection::new(Reason::TooLarge, format!("{} bytes, the limit is {limit} (input.max_value_bytes)", value.len())))
             }
-            value => match self.shared.config.input.mapping_of(record.topic()) {
-                Some(mapping) => Event::decode_mapped(value, mapping),
-                None => Event::decode(value),
-            },
+            value => {
+                let mode = ContentMode::of_headers(headers_of(record));
+                Event::decode_record(value, mode, self.shared.config.input.mapping_of(record.topic()))
+            }
         }
     }
 

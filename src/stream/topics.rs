@@ -251,3 +251,6 @@ fn partitions(config: &Config, found: &BTreeMap<String, Found>) -> Option<Partit
         shadow: of(&config.topics.shadow)?,
     })
 }
+
+#[cfg(test)]
+mod asyncapi_tests;

@@ -14,13 +14,15 @@ pub struct Sample {
     pub key: Option<Vec<u8>>,
     /// The record's value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
+    /// The record's headers.
+    pub headers: Vec<(String, Vec<u8>)>,
 }
 
 /// The user whose key every sample carries, but those of the kind `wrong_key`.
 pub const USER: &str = "u1";
 
 /// Every kind, as the table names them.
-pub const KINDS: [&str; 28] = [
+pub const KINDS: [&str; 42] = [
     "null_value",
     "empty_value",
     "invalid_utf8",
@@ -39,6 +41,16 @@ pub const KINDS: [&str; 28] = [
     "long_id",
     "control_character",
     "nul_in_text",
+    "cloudevent_form",
+    "cloudevent_version",
+    "cloudevent_without_data",
+    "cloudevent_data_not_an_object",
+    "cloudevent_attribute_twice",
+    "cloudevent_attribute_not_text",
+    "cloudevent_id_without_source",
+    "cloudevent_bad_time",
+    "cloudevent_long_type",
+    "cloudevent_control_character",
     "wrong_key",
     "evaluation_panics",
     "unknown_event_type",
@@ -49,6 +61,10 @@ pub const KINDS: [&str; 28] = [
     "byte_order_mark",
     "header_case",
     "time_ahead_of_record",
+    "cloudevent_long_id",
+    "cloudevent_unknown_attribute",
+    "cloudevent_needless_attribute",
+    "cloudevent_headers_without_version",
 ];
 
 /// Samples of a kind; none for a kind that is not in [`KINDS`], and none for `evaluation_panics`, which no record causes by itself.
@@ -97,11 +113,118 @@ pub fn samples(kind: &str) -> Vec<Sample> {
     if kind == "wrong_key" {
         return [None, Some("u2"), Some("ip:u1"), Some(""), Some("user:"), Some("u1 ")]
             .iter()
-            .map(|key| Sample { what: format!("{kind}: {key:?}"), key: key.map(|k| k.as_bytes().to_vec()), value: event(json!({})) })
+            .map(|key| {
+                let key = key.map(|k| k.as_bytes().to_vec());
+                Sample { what: format!("{kind}: {key:?}"), key, value: event(json!({})), headers: Vec::new() }
+            })
             .collect();
     }
-    let sample = |(index, value)| Sample { what: format!("{kind}: {index}"), key: Some(USER.as_bytes().to_vec()), value };
-    values.into_iter().enumerate().map(sample).collect()
+    let records = values.into_iter().map(|value| (Vec::new(), value)).chain(cloud_events(kind));
+    let sample =
+        |(index, (headers, value))| Sample { what: format!("{kind}: {index}"), key: Some(USER.as_bytes().to_vec()), value, headers };
+    records.enumerate().map(sample).collect()
+}
+
+/// Headers and value.
+type CloudEvent = (Vec<(String, Vec<u8>)>, Option<Vec<u8>>);
+
+/// Samples of the kinds that CloudEvents have of their own.
+fn cloud_events(kind: &str) -> Vec<CloudEvent> {
+    const DEL: &str = "a\u{7f}b";
+    let whole = event(json!({"event_id": "17"}));
+    let content_type = |name: &str| vec![("content-type".to_owned(), name.as_bytes().to_vec())];
+    match kind {
+        "cloudevent_form" => vec![
+            (content_type("application/cloudevents-batch+json"), Some(b"[]".to_vec())),
+            (content_type("Application/CloudEvents-Batch+JSON; charset=utf-8"), whole.clone()),
+            (content_type("application/cloudevents+avro"), whole),
+            envelope(json!({"data": null, "data_base64": "e30="})),
+            envelope(json!({"data_base64": "e30="})),
+        ],
+        "cloudevent_version" => [json!("0.3"), json!("2.0"), json!("1"), json!("1."), json!("1.x"), json!("")]
+            .into_iter()
+            .flat_map(|version| [binary(json!({"ce_specversion": version})), envelope(json!({"specversion": version}))])
+            .collect(),
+        "cloudevent_without_data" => vec![envelope(json!({"data": null}))],
+        "cloudevent_data_not_an_object" => {
+            [json!("{}"), json!(1), json!([{}]), json!(false)].map(|data| envelope(json!({ "data": data }))).into()
+        }
+        "cloudevent_attribute_twice" => {
+            let (headers, value) = binary(json!({}));
+            let twice = [headers.clone(), headers].concat();
+            let text = envelope(json!({})).1.unwrap_or_default();
+            let text = String::from_utf8_lossy(&text).replacen('{', "{\"type\":\"a\",", 1);
+            vec![(twice, value), (Vec::new(), Some(text.into_bytes()))]
+        }
+        "cloudevent_attribute_not_text" => {
+            let bytes = |name: &str| {
+                let (mut headers, value) = binary(json!({}));
+                headers.iter_mut().filter(|(header, _)| header == name).for_each(|(_, value)| *value = b"a\xff".to_vec());
+                (headers, value)
+            };
+            let names = ["ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time"];
+            let members = [json!({"id": 1}), json!({"source": {}}), json!({"type": true}), json!({"time": 1_770_108_800_123_i64})];
+            names.map(bytes).into_iter().chain(members.map(envelope)).collect()
+        }
+        "cloudevent_id_without_source" => [json!(null), json!("")]
+            .into_iter()
+            .flat_map(|source| [binary(json!({"ce_source": source})), envelope(json!({"source": source}))])
+            .collect(),
+        "cloudevent_bad_time" => ["", "yesterday", "2026-02-03", "1999-12-31T23:59:59Z", "2100-01-01T00:00:00Z", "1770108800123"]
+            .into_iter()
+            .flat_map(|time| [binary(json!({"ce_time": time})), envelope(json!({"time": time}))])
+            .collect(),
+        "cloudevent_long_type" => {
+            let long = "t".repeat(257);
+            vec![binary(json!({"ce_type": long})), envelope(json!({"type": long}))]
+        }
+        "cloudevent_control_character" => ["id", "source", "type"]
+            .into_iter()
+            .flat_map(|name| [binary(json!({ format!("ce_{name}"): DEL })), envelope(json!({ name: DEL }))])
+            .collect(),
+        "cloudevent_long_id" => {
+            let long = "i".repeat(10_000);
+            vec![binary(json!({"ce_id": long})), envelope(json!({"source": long, "specversion": "1.1"}))]
+        }
+        "cloudevent_unknown_attribute" => {
+            vec![
+                binary(json!({"ce_traceparent": DEL, "ce_": ""})),
+                envelope(json!({"subject": 7, "x": {"a": [1]}, "datacontenttype": "x"})),
+            ]
+        }
+        "cloudevent_needless_attribute" => {
+            let own = json!({"event_id": "e", "event_time": "2026-02-03T08:53:20Z", "event_type": "t", "user_id": USER});
+            let wrong = json!({"ce_id": DEL, "ce_source": null, "ce_type": "", "ce_time": "yesterday"});
+            let text = own.to_string().into_bytes();
+            vec![(binary(wrong).0, Some(text)), envelope(json!({"data": own, "id": 1, "source": null, "type": [], "time": "soon"}))]
+        }
+        "cloudevent_headers_without_version" => {
+            vec![(vec![("ce_time".to_owned(), b"soon".to_vec()), ("ce_type".to_owned(), b"\xff".to_vec())], event(json!({})))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A valid CloudEvent in binary mode, whose data lacks what the headers give; some headers replaced, null ones left out.
+fn binary(headers: Value) -> CloudEvent {
+    let mut all = json!({"ce_specversion": "1.0", "ce_id": "17", "ce_source": "/shop", "ce_type": "http_request",
+        "ce_time": "2026-02-03T08:53:20.123Z", "content-type": "application/json"});
+    if let (Some(all), Value::Object(headers)) = (all.as_object_mut(), headers) {
+        all.extend(headers);
+    }
+    let texts = all.as_object().into_iter().flatten().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.into())));
+    (texts.collect(), Some(json!({ "user_id": USER }).to_string().into_bytes()))
+}
+
+/// The same in structured mode, with a header that says so.
+fn envelope(members: Value) -> CloudEvent {
+    let mut all = json!({"specversion": "1.0", "id": "17", "source": "/shop", "type": "http_request",
+        "time": "2026-02-03T08:53:20.123Z", "data": {"user_id": USER}});
+    if let (Some(all), Value::Object(members)) = (all.as_object_mut(), members) {
+        all.extend(members);
+    }
+    let header = ("content-type".to_owned(), b"application/cloudevents+json".to_vec());
+    (vec![header], Some(all.to_string().into_bytes()))
 }
 
 /// A valid event with some fields replaced.

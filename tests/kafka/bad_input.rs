@@ -50,7 +50,7 @@ fn malformed_records(count: usize, partitions: i32, limit: usize) -> Vec<(String
                     value,
                     partition: Some(partition),
                     timestamp_ms: Some(1_770_000_000_000),
-                    headers: Vec::new(),
+                    headers: sample.headers.clone(),
                 },
             ));
         }

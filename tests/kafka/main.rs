@@ -3,6 +3,7 @@
 mod line;
 
 mod bad_input;
+mod cloud_events;
 mod detectors;
 mod faults;
 mod parity;

@@ -4,6 +4,7 @@
 //! [`Reason`] is reported, so that a record with two faults has the same reason whichever field comes first. The work is
 //! linear in the record's length whatever it holds, and the stack is bounded by [`MAX_DEPTH`].
 
+mod cloud;
 mod convert;
 mod mapped;
 mod otlp;
@@ -14,12 +15,14 @@ mod walk;
 
 pub(in crate::event) use slot::Slot;
 
+use super::cloud::ContentMode;
+use super::mapping::{Mapping, Tree};
 use super::{Event, FIELDS, MAX_DEPTH, MAX_ID_BYTES, Text};
 use crate::rejection::{Reason, Rejection};
 use crate::time;
 use problems::{Names, Problems, has_control};
 use serde::Deserializer;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
 use values::{DataSeed, HeadersSeed, NameSeed, Scalar, ScalarSeed};
@@ -27,8 +30,10 @@ use values::{DataSeed, HeadersSeed, NameSeed, Scalar, ScalarSeed};
 /// Which keys mean something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// An app's event: the schema's fields.
+    /// An app's record: the schema's fields, or an envelope.
     Event,
+    /// The data of a CloudEvent: the schema's fields.
+    Data,
     /// An observation that our router wrote: the same fields and the envelope, under names that begin with `_`. Its time
     /// was capped at routing to a record's timestamp, which may be any, and its id may be a position's text.
     Observation,
@@ -51,19 +56,53 @@ pub(crate) struct Envelope<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Decodes a record's value. `None` is a null value (a tombstone).
+    /// Decodes the value of a record without headers. `None` is a null value (a tombstone).
     pub fn decode(value: Option<&'a [u8]>) -> Result<Event<'a>, Rejection> {
-        read(value, Dialect::Event).map(|(event, _)| event)
+        let text = checked_text(value)?;
+        let mut reading = Reading::new(Dialect::Event);
+        match reading.read(text) {
+            Err(_) if reading.is_envelope => cloud::structured(text, None),
+            Err(error) => Err(not_json(error)),
+            Ok(()) => reading.finish().map(|(event, _)| event),
+        }
+    }
+
+    /// Decodes a record: what its headers say, its value, and where in it the fields stand if it is of another shape.
+    pub fn decode_record(value: Option<&'a [u8]>, mode: ContentMode<'a>, mapping: Option<&Mapping>) -> Result<Event<'a>, Rejection> {
+        let tree = mapping.and_then(Mapping::tree);
+        match (mode, tree) {
+            (ContentMode::Unsaid, None) => Event::decode(value),
+            (ContentMode::Unsaid, Some(tree)) => mapped::decode(checked_text(value)?, tree),
+            (ContentMode::Binary(mut attributes), tree) => {
+                let mut problems = Problems::default();
+                cloud::check_version(&mut attributes, &mut problems);
+                read_data(checked_text(value)?, tree, problems).map_err(not_json)?.completed(attributes)
+            }
+            (ContentMode::Structured, tree) => cloud::structured(checked_text(value)?, tree),
+            (ContentMode::Refused(why), _) => {
+                checked_text(value)?;
+                Err(Rejection::new(Reason::Unsupported, why))
+            }
+        }
     }
 }
 
-/// Reads one record's value.
-pub(crate) fn read<'a>(value: Option<&'a [u8]>, dialect: Dialect) -> Result<(Event<'a>, Envelope<'a>), Rejection> {
-    let text = checked_text(value)?;
-    let mut reading = Reading::new(dialect);
-    let mut parser = serde_json::Deserializer::from_str(text);
-    parser.deserialize_any(&mut reading).and_then(|()| parser.end()).map_err(not_json)?;
+/// Reads an observation that our router wrote.
+pub(crate) fn read_observation(value: Option<&[u8]>) -> Result<(Event<'_>, Envelope<'_>), Rejection> {
+    let mut reading = Reading::new(Dialect::Observation);
+    reading.read(checked_text(value)?).map_err(not_json)?;
     reading.finish()
+}
+
+/// Reads the data of a CloudEvent, which is an event or what a mapping makes one of, and never an envelope again.
+fn read_data<'a>(text: &'a str, tree: Option<&Tree>, problems: Problems) -> Result<Reading<'a>, serde_json::Error> {
+    if let Some(tree) = tree {
+        return mapped::read_data(text, tree, problems);
+    }
+    let mut reading = Reading::new(Dialect::Data);
+    reading.problems = problems;
+    reading.read(text)?;
+    Ok(reading)
 }
 
 /// What can be said without parsing: there is text, and it is not nested too deep.
@@ -125,6 +164,8 @@ struct Reading<'a> {
     /// Slots seen, one bit each.
     seen: u64,
     has_time: bool,
+    /// The pass was ended, because the record is an envelope.
+    is_envelope: bool,
 }
 
 impl<'de> Visitor<'de> for &mut Reading<'de> {
@@ -139,6 +180,16 @@ impl<'de> Visitor<'de> for &mut Reading<'de> {
         while let Some(name) = map.next_key_seed(NameSeed)? {
             let slot = Slot::of(&name, self.dialect);
             if slot == Slot::Unknown {
+                if name == cloud::MARK && self.dialect == Dialect::Event {
+                    if matches!(map.next_value_seed(ScalarSeed)?, Scalar::Text(_)) {
+                        self.is_envelope = true;
+                        return Err(A::Error::custom("an envelope"));
+                    }
+                    if !unknown.insert(name) {
+                        self.problems.note(Reason::DuplicateKey, "an unknown field");
+                    }
+                    continue;
+                }
                 if !unknown.insert(name) {
                     self.problems.note(Reason::DuplicateKey, "an unknown field");
                 }
@@ -164,7 +215,20 @@ impl<'de> Visitor<'de> for &mut Reading<'de> {
 
 impl<'de> Reading<'de> {
     fn new(dialect: Dialect) -> Reading<'de> {
-        Reading { event: Event::default(), envelope: Envelope::default(), problems: Problems::default(), dialect, seen: 0, has_time: false }
+        Reading {
+            event: Event::default(),
+            envelope: Envelope::default(),
+            problems: Problems::default(),
+            dialect,
+            seen: 0,
+            has_time: false,
+            is_envelope: false,
+        }
+    }
+
+    fn read(&mut self, text: &'de str) -> Result<(), serde_json::Error> {
+        let mut parser = serde_json::Deserializer::from_str(text);
+        parser.deserialize_any(self).and_then(|()| parser.end())
     }
 
     fn set(&mut self, slot: Slot, value: Scalar<'de>) {
@@ -262,10 +326,7 @@ impl<'de> Reading<'de> {
     }
 
     fn event_type(&mut self, slot: Slot, value: Scalar<'de>) -> Cow<'de, str> {
-        self.short(slot, value).unwrap_or_else(|| {
-            self.problems.note(Reason::MissingField, slot.name());
-            Cow::Borrowed("")
-        })
+        self.short(slot, value).unwrap_or_default()
     }
 
     fn int(&mut self, slot: Slot, value: Scalar<'de>) -> Option<i64> {
@@ -304,7 +365,7 @@ impl<'de> Reading<'de> {
         if !self.has_time {
             self.problems.note(Reason::MissingField, FIELDS[Slot::EventTime as usize].name);
         }
-        if self.seen & Slot::EventType.bit() == 0 {
+        if self.event.event_type.is_empty() {
             self.problems.note(Reason::MissingField, FIELDS[Slot::EventType as usize].name);
         }
         match self.problems.worst() {

@@ -95,7 +95,8 @@ fn the_budget_is_told_with_its_figures() {
     assert_eq!((costs.rules[0].bytes, costs.rules[0].by.as_str()), (per_slot * 1_000, "actor"));
     assert_eq!(costs.kinds.keys().collect::<Vec<_>>(), ["ip", "user"]);
     let total = costs.kinds["user"];
-    assert_eq!(total, per_slot * 1_000 + 44 + 8 * 16);
+    let ledger = crate::state::REST_BYTES + crate::state::EPISODE_BYTES + crate::state::HELD_BYTES;
+    assert_eq!(total, per_slot * 1_000 + 44 + 8 * 16 + ledger);
     for kind in ["ip", "user"] {
         assert!(
             found.contains(&format!(

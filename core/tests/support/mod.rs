@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tripline_core::decision::Decision;
 use tripline_core::engine::{Emit, Engine, Made};
 use tripline_core::entity::Entity;
 use tripline_core::event::Event;
@@ -21,14 +20,19 @@ pub struct Line {
 impl Line {
     /// Loads a pack; its problems are the panic's text.
     pub fn new(files: &[SourceFile]) -> Line {
+        Line::with_flags(files, "{}")
+    }
+
+    /// The same with flags.
+    pub fn with_flags(files: &[SourceFile], flags: &str) -> Line {
         let rules = load(files, &Default::default())
             .unwrap_or_else(|found| panic!("{}", found.iter().map(ToString::to_string).collect::<String>()));
-        let flags = FlagSnapshot::parse("flags.json", "{}").expect("no flags");
+        let flags = FlagSnapshot::parse("flags.json", flags).expect("flags");
         Line { engine: Engine::new(Arc::new(rules), &flags, Emit::Fired), states: BTreeMap::new(), events: 0 }
     }
 
     /// Shows one event to every entity that it concerns. It is read when it happened.
-    pub fn show(&mut self, event: &str) -> Vec<Decision> {
+    pub fn show(&mut self, event: &str) -> Made {
         let event = Event::decode(Some(event.as_bytes())).unwrap_or_else(|rejection| panic!("{event}: {rejection:?}"));
         let position = Position { topic: "file".into(), partition: 0, offset: self.events };
         self.events += 1;
@@ -40,17 +44,17 @@ impl Line {
             Ok::<(), ()>(())
         });
         shown.expect("nothing fails");
-        made.decisions
+        made
     }
 
     /// Lets time pass for every entity, up to a stream time.
-    pub fn pass(&mut self, stream_time_ms: i64) -> Vec<Decision> {
+    pub fn pass(&mut self, stream_time_ms: i64) -> Made {
         let mut made = Made::default();
         for (key, bytes) in &mut self.states {
             let entity = Entity::parse(key).expect("an entity's key");
             change(bytes, |state| self.engine.fire_due(&entity, stream_time_ms, state, &mut made));
         }
-        made.decisions
+        made
     }
 }
 

@@ -3,6 +3,7 @@
 use super::SPARE;
 use crate::detectors::edge;
 use crate::detectors::testing::{Bench, Course, START_MS, detector, in_order, shuffled, some_aligned, some_window, tally};
+use crate::firing::{Figure, Firing};
 use crate::rule::Rhythm;
 use crate::state::Edge;
 use proptest::prelude::*;
@@ -61,12 +62,25 @@ fn a_fixed_window_starts_with_its_first_hit() {
 }
 
 #[test]
+fn the_heaviest_window_that_holds_speaks_for_the_rule() {
+    let read = detector("count: {any_of: [{at_least: 2, within: 10ms, points: 40}, {at_least: 4, within: 20ms, points: 70}]}").unwrap();
+    let mut bench = Bench::new("count: {any_of: [{at_least: 2, within: 10ms, points: 40}, {at_least: 4, within: 20ms, points: 70}]}", 0);
+    let points: Vec<Option<u8>> =
+        [0, 5, 11, 14, 40].iter().map(|at| bench.show(*at, "1").unwrap().firing.and_then(|firing| read.points(&firing))).collect();
+    assert_eq!(points, [None, Some(40), Some(40), Some(70), None]);
+    assert_eq!(
+        detector("count: {at_least: 2, within: 10ms}").unwrap().points(&Firing { count: 2, within_ms: 10, figure: Figure::Events }),
+        None
+    );
+}
+
+#[test]
 fn windows_have_their_bounds() {
     for (detect, said) in [
         ("count: {at_least: 65, within: 59ms}", "R005 1:31 `within` is 59ms, at least 60ms are needed for a threshold above 64"),
         ("count: {at_least: 1000001, within: 1m}", "R005 1:19 `at_least` is 1000001, it must be 1 to 1000000"),
         ("count: {all_of: []}", "R005 1:17 `all_of` has 0 windows, it must have 1 to 8"),
-        ("count: {any_of: [{at_least: 1, within: 1s, points: 5}]}", "R007 1:44 `points` in a window of `any_of` is not available yet"),
+        ("count: {any_of: [{at_least: 1, within: 1s, points: 101}]}", "R005 1:52 `points` is 101, it must be 0 to 100"),
         ("count: {all_of: [{at_least: 1, within: 1s, points: 5}]}", "R002 1:44 unknown key `points` in a window of `all_of`"),
         ("count: {all_of: [{at_least: 1}]}", "R003 1:18 `within` is missing in a window of `all_of`"),
         ("count: {all_of: [{at_least: 1, within: 1s}], at_least: 3}", "R016 1:46 `at_least` and `all_of` exclude each other"),

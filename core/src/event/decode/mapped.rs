@@ -1,12 +1,14 @@
 //! Records of another shape to events: the walk keeps what stands at the mapping's places, then each field takes the first
 //! of its sources that has a value, converted to what the field holds, and is checked as in the plain decoder.
 
+use super::problems::Problems;
 use super::slot::Slot;
 use super::values::{Scalar, last_of_equal_names};
 use super::walk::Walk;
-use super::{Dialect, Event, Reading, checked_text, convert, not_json};
+use super::{Dialect, Event, Reading, cloud, convert, not_json};
 use crate::event::MAX_DEPTH;
-use crate::event::mapping::{Mapping, Pick, Plan, Unit};
+use crate::event::cloud::ContentMode;
+use crate::event::mapping::{Mapping, Pick, Plan, Tree, Unit};
 use crate::rejection::{Reason, Rejection};
 use serde::Deserializer;
 use serde_json::{Map, Value as Json};
@@ -16,13 +18,31 @@ impl<'a> Event<'a> {
     /// Decodes a record's value of the shape that a mapping describes. The same events and the same reasons as
     /// [`Event::decode`], and like it linear in the record's length; keys that the mapping does not read are not looked at.
     pub fn decode_mapped(value: Option<&'a [u8]>, mapping: &Mapping) -> Result<Event<'a>, Rejection> {
-        let Some(tree) = mapping.tree() else { return Event::decode(value) };
-        let text = checked_text(value)?;
-        let mut walk = Walk::new(tree);
-        let mut parser = serde_json::Deserializer::from_str(text);
-        parser.deserialize_any(&mut walk).and_then(|()| parser.end()).map_err(not_json)?;
-        fill(walk).finish().map(|(event, _)| event)
+        Event::decode_record(value, ContentMode::Unsaid, Some(mapping))
     }
+}
+
+/// Reads a record's text, or the data in it if it is an envelope.
+pub(super) fn decode<'a>(text: &'a str, tree: &Tree) -> Result<Event<'a>, Rejection> {
+    let mut walk = Walk::new(tree, Dialect::Event);
+    match read(&mut walk, text) {
+        Err(_) if walk.is_envelope => cloud::structured(text, Some(tree)),
+        Err(error) => Err(not_json(error)),
+        Ok(()) => fill(walk).finish().map(|(event, _)| event),
+    }
+}
+
+/// Reads the data of a CloudEvent.
+pub(super) fn read_data<'a>(text: &'a str, tree: &Tree, problems: Problems) -> Result<Reading<'a>, serde_json::Error> {
+    let mut walk = Walk::new(tree, Dialect::Data);
+    walk.problems = problems;
+    read(&mut walk, text)?;
+    Ok(fill(walk))
+}
+
+fn read<'a>(walk: &mut Walk<'_, 'a>, text: &'a str) -> Result<(), serde_json::Error> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    parser.deserialize_any(walk).and_then(|()| parser.end())
 }
 
 /// The event of what a walk has kept.

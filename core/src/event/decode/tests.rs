@@ -200,7 +200,7 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 }
 
 prop_compose! {
-    fn events()(
+    pub(super) fn events()(
         ids in proptest::array::uniform6(id()),
         texts in proptest::array::uniform9(text()),
         ints in proptest::array::uniform5(proptest::option::of(any::<i64>())),

@@ -3,13 +3,15 @@
 //! Besides plain JSON it understands how OTLP writes attributes: a list of `{"key": …, "value": …}` stands for an object,
 //! and `{"stringValue": …}` and its kin for what they wrap. A list stands for its first item that is not null.
 
+use super::Dialect;
+use super::cloud::MARK;
 use super::otlp::{unwrapped, wraps_many, wraps_one};
 use super::problems::Problems;
 use super::values::{HeadersSeed, JsonSeed, NameSeed, Scalar, ScalarSeed, expecting_anything};
 use crate::event::mapping::{MAX_PLACES, Node, ROOT, Tree};
 use crate::rejection::Reason;
 use serde::Deserializer;
-use serde::de::{Deserialize, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -26,10 +28,13 @@ pub(super) struct Walk<'t, 'de> {
     pub headers: Vec<(Cow<'de, str>, Cow<'de, str>)>,
     /// Places seen, one bit each: a value that stands twice has two meanings.
     seen: [u64; MAX_PLACES / 64],
+    dialect: Dialect,
+    /// The walk was ended, because the record is an envelope.
+    pub is_envelope: bool,
 }
 
 impl<'t, 'de> Walk<'t, 'de> {
-    pub fn new(tree: &'t Tree) -> Walk<'t, 'de> {
+    pub fn new(tree: &'t Tree, dialect: Dialect) -> Walk<'t, 'de> {
         Walk {
             tree,
             problems: Problems::default(),
@@ -37,6 +42,8 @@ impl<'t, 'de> Walk<'t, 'de> {
             wholes: vec![Json::Null; tree.wholes.len()],
             headers: Vec::new(),
             seen: [0; MAX_PLACES / 64],
+            dialect,
+            is_envelope: false,
         }
     }
 
@@ -120,7 +127,16 @@ fn walk_object<'de, A: MapAccess<'de>>(walk: &mut Walk<'_, 'de>, node: usize, mu
     let (mut is_empty, mut wrappers) = (true, 0);
     while let Some(name) = map.next_key_seed(NameSeed)? {
         is_empty = false;
-        if let Some(below) = walk.enter(node, &name) {
+        if node == ROOT && name == MARK && walk.dialect == Dialect::Event {
+            let raw = map.next_value::<&'de RawValue>()?;
+            if raw.get().starts_with('"') {
+                walk.is_envelope = true;
+                return Err(A::Error::custom("an envelope"));
+            }
+            if let Some(below) = walk.enter(node, &name) {
+                walk.revisit(raw, below);
+            }
+        } else if let Some(below) = walk.enter(node, &name) {
             map.next_value_seed(Value { walk, node: below, stands: Stands::AtPlace })?;
         } else if node == ROOT {
             map.next_value::<IgnoredAny>()?;

@@ -97,8 +97,8 @@ fn parts_of_the_format_that_are_missing_say_so() {
     let found = problems(&RULE.replace("{match: {}}", "{drift: {of: count}}"));
     assert!(found.starts_with("R007 r.yaml:6:10 `drift` in `detect` is not available yet"), "{found}");
     assert_eq!(found.lines().count(), 1, "{found}");
-    let found = problems(&format!("{RULE}---\nschema: 1\nkind: policy\nid: p\nversion: 1\ndecide: per_event\nactions: []\n"));
-    assert!(found.starts_with("R007 r.yaml:13:9 `decide: per_event` is not available yet"), "{found}");
+    let found = problems(&format!("{RULE}---\nschema: 1\nkind: policy\nid: p\nversion: 1\nactions: []\nguard: {{}}\n"));
+    assert!(found.starts_with("R007 r.yaml:14:1 `guard` in a policy is not available yet"), "{found}");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_threshold_has_the_bound_of_its_window() {
     assert!(with("{at_least: 1000001, within: 1m, window: fixed}").contains("must be 1 to 1000000"));
     assert!(with("{at_least: 5, within: 367d}").contains("`within` is 367d, at most 366d are allowed"));
     let every = set(&RULE.replace("match: {}", "count: {at_least: 2, within: 90s, window: fixed, firing: every}"));
-    let expected = "Count { window: Fixed(Span { at_least: 2, within_ms: 90000 }), rhythm: Every }";
+    let expected = "Count { window: Fixed(Span { at_least: 2, within_ms: 90000 }), rhythm: Every, points: [] }";
     assert_eq!(format!("{:?}", every.rules[0].detector), expected);
 }
 
@@ -153,13 +153,13 @@ fn a_flag_must_be_declared() {
 
 #[test]
 fn a_policy_is_checked_row_by_row() {
-    let policy = "schema: 1\nkind: policy\nid: p\nversion: 2\nactions:\n  - {do: alert, at: 101}\n  - {do: block, at: 90, flag: NONE}\n  - {do: throttle, at: 5}\n\
+    let policy = "schema: 1\nkind: policy\nid: p\nversion: 2\nactions:\n  - {do: alert, at: 101}\n  - {do: block, at: 90, flag: NONE}\n  - {do: throttle, at: 5, ttl: 1m}\n\
         precedence: [alert, alert]\nallowed_lateness: 25h\nremember_ids: 65\nclient_address: first\n---\n";
     let found = problems(&format!("{policy}{RULE}"));
     for said in [
         "R005 r.yaml:6:21 `at` is 101, it must be 0 to 100",
         "R011 r.yaml:7:31 unknown flag `NONE`",
-        "R007 r.yaml:8:10 `do: throttle` is not available yet",
+        "R016 r.yaml:8:27 `ttl` goes with `block`, this is `throttle`",
         "R010 r.yaml:9:21 this action is named twice",
         "R005 r.yaml:10:19 `allowed_lateness` is 25h, at most 1d are allowed",
         "R005 r.yaml:11:15 `remember_ids` is 65, it must be 0 to 64",
@@ -169,6 +169,57 @@ fn a_policy_is_checked_row_by_row() {
     }
     let off = set(&format!("schema: 1\nkind: policy\nid: p\nversion: 1\nactions: []\nallowed_lateness: off\n---\n{RULE}"));
     assert_eq!(off.policy.allowed_lateness_ms, None);
+}
+
+#[test]
+fn a_policy_that_cannot_act_as_written_is_refused() {
+    let flags = "schema: 1\nkind: flags\nflags: [{name: OFF}, {name: ON, default: true}]\n---\n";
+    let rows = |rows: &str| format!("{flags}schema: 1\nkind: policy\nid: p\nversion: 2\nactions: [{rows}]\n---\n{RULE}");
+    for (row, said) in [
+        ("{do: alert, at: 0}", "R005 r.yaml:9:24 `at` is 0, it must be 1 to 100: a score of 0 is no reason"),
+        ("{do: alert, at: 40, leave: 41}", "R005 r.yaml:9:32 `leave` is 41, it must be 1 to `at`, which is 40"),
+        ("{do: alert, at: 40, leave: 0}", "R005 r.yaml:9:32 `leave` is 0, it must be 1 to `at`, which is 40"),
+        ("{do: alert, at: 60}, {do: throttle, at: 50}", "R016 r.yaml:9:32 `throttle` from 50 comes before the weaker `alert` from 60"),
+        ("{do: block, at: 90}", "R016 r.yaml:9:11 `block` must have a flag that is off unless somebody switches it on"),
+        ("{do: block, at: 90, flag: ON}", "R016 r.yaml:9:11 `block` must have a flag that is off unless somebody switches it on"),
+        ("{do: block, at: 90, flag: OFF, ttl: 2h, max_ttl: 1h}", "R016 r.yaml:9:52 `max_ttl` is shorter than `ttl`"),
+        ("{do: block, at: 90, flag: OFF, grow: 0.5}", "R005 r.yaml:9:49 `grow` is 0.5, it must be 1 to 10"),
+        ("{do: throttle, at: 50, rate: 1/10s, floor: 1/s}", "R016 r.yaml:9:47 `floor` allows more than `rate`"),
+        ("{do: throttle, at: 50, rate: often}", "R004 r.yaml:9:40 `rate` is `often`, which is not a rate"),
+        ("{do: step_up, at: 80, resolve_after: 1h}", "R016 r.yaml:9:33 `resolve_after` goes with `alert`, this is `step_up`"),
+        ("{do: step_up, at: 80, families: 0}", "R005 r.yaml:9:43 `families` is 0, it must be 1 to 16"),
+    ] {
+        let found = problems(&rows(row));
+        assert!(found.contains(said), "{row}\n{found}");
+    }
+    assert_eq!(problems(&rows("{do: block, at: 90, flag: OFF}, {do: alert, at: 50, leave: 50}")), "no problem");
+    let per_signal = |rows: &str| format!("schema: 1\nkind: policy\nid: p\nversion: 2\ndecide: per_signal\nactions: [{rows}]\n---\n{RULE}");
+    for (row, said) in [
+        ("{do: throttle, at: 50}", "R016 r.yaml:6:12 `throttle` needs `decide: per_event`"),
+        ("{do: alert, at: 50, leave: 40}", "R016 r.yaml:6:32 `leave` needs a score over time, which `decide: per_signal` does not have"),
+    ] {
+        let found = problems(&per_signal(row));
+        assert!(found.contains(said), "{row}\n{found}");
+    }
+    let composite = RULE.replace("match: {}", "score: {axis: abuse, at_least: 3}");
+    let found = problems(&per_signal("{do: alert, at: 50}").replace(RULE, &composite));
+    assert!(found.contains("R016 r.yaml:8:1 http.any looks at the score, and `decide: per_signal` has none"), "{found}");
+}
+
+#[test]
+fn contexts_are_read_and_bounded() {
+    let with =
+        |context: &str| problems(&format!("schema: 1\nkind: policy\nid: p\nversion: 2\nactions: []\ncontext: [{context}]\n---\n{RULE}"));
+    assert_eq!(with("{id: a, when: 'role == \"admin\"', times: 1.25, axis: policy, entity: user}"), "no problem");
+    for (context, said) in [
+        ("{id: a, when: 'true', times: 5}", "R005 r.yaml:6:40 `times` is 5, it must be 0.05 to 4"),
+        ("{id: a, when: 'status_code', times: 1}", "`when` must be true or false"),
+        ("{id: a, when: 'true', times: 1}, {id: a, when: 'true', times: 1}", "two contexts have the id `a`"),
+        ("{id: a, when: 'true'}", "`times` is missing in a context"),
+    ] {
+        let found = with(context);
+        assert!(found.contains(said), "{context}\n{found}");
+    }
 }
 
 const SETTINGS: &str = "schema: 1\nkind: settings\nsettings:\n  VERSION: {type: string, default: api/v1, strip: /}\n  PREFIXES: {type: strings, default: ['/{VERSION}/a/', '/b/{x}']}\n  \
@@ -186,7 +237,7 @@ fn settings_have_defaults_and_overrides() {
     let count = |set: &RuleSet| format!("{:?}", set.rules[0].detector);
     let expected = |at_least, within_ms| {
         let span = format!("Span {{ at_least: {at_least}, within_ms: {within_ms} }}");
-        format!("Count {{ window: Sliding(Sliding {{ windows: [{span}], fit: All }}), rhythm: Edge }}")
+        format!("Count {{ window: Sliding(Sliding {{ windows: [{span}], fit: All }}), rhythm: Edge, points: [] }}")
     };
     let set = with_settings(json!({})).unwrap();
     assert_eq!((count(&set), set.profile("any").risk_score, set.policy.trust_forwarded_for), (expected(5, 60_000), 1, false));
@@ -350,7 +401,8 @@ fn the_examples_of_the_manual_are_a_pack() {
     let files: Vec<SourceFile> = blocks.enumerate().map(|(n, text)| SourceFile { name: format!("{n}.yaml"), text: text.into() }).collect();
     assert!(files.len() >= 10, "{} examples", files.len());
     let set = load(&files, &Map::new()).unwrap_or_else(|found| panic!("{}", found.iter().map(ToString::to_string).collect::<String>()));
-    let count = "Count { window: Sliding(Sliding { windows: [Span { at_least: 8, within_ms: 300000 }], fit: All }), rhythm: Edge }";
+    let count =
+        "Count { window: Sliding(Sliding { windows: [Span { at_least: 8, within_ms: 300000 }], fit: All }), rhythm: Edge, points: [] }";
     assert_eq!(format!("{:?}", set.rules[0].detector), count);
     assert_eq!(set.profile("password_guessing").risk_score, 60);
 }

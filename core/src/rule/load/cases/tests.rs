@@ -95,7 +95,7 @@ fn every_problem_is_reported_at_its_place() {
             "R016 10:48 a time after the last event, which happens at 0s | this rule fires on events only: nothing can come after the last\n",
         ),
         (&format!("{{name: n, {events}, expect: [{{by: 0s, signals: 0}}]}}"), "R005 10:66 `signals` is 0, it must be 1 to 100000\n"),
-        (&format!("{{name: n, {events}, expect: [{{by: 0s, score: 5}}]}}"), "R007 10:57 `score` in an expectation is not available yet"),
+        (&format!("{{name: n, {events}, expect: [{{by: 0s, score: {{mood: 5}}}}]}}"), "R006 10:65 `mood` is no axis"),
         (&format!("{{name: n, {events}, expect: [{{by: 0s, actions: [warn]}}]}}"), "R006 10:67 `actions` is `warn`"),
         (&format!("{{name: n, {events}, expect: [{{by: 0s, entity: u1}}]}}"), "R004 10:65 `entity` is `u1`, which names nobody"),
         (&format!("{{name: n, {events}, expect: [{{by: 0s, entity: 'ip:192.0.2.1'}}]}}"), "R016 10:65 the rule never speaks about `ip`"),
