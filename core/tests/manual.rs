@@ -61,7 +61,7 @@ fn the_examples_do_what_the_page_says() {
         let Some(id) = rule.1.lines().find_map(|line| line.strip_prefix("id: ")).map(|id| id.split(' ').next().unwrap_or(id)) else {
             continue;
         };
-        let mut line = Line::new(&pack);
+        let mut line = Line::new(&pack, "{}");
         let mut fired = 0;
         for text in events.1.lines() {
             let expected = text.split_once("fires: ").map(|(_, why)| why.to_owned());

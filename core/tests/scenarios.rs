@@ -83,7 +83,7 @@ fn told(made: &Made) -> String {
 fn check(folder: &Path) {
     let rules = folder.join("rules.yaml");
     let flags = std::fs::read_to_string(folder.join("flags.json")).unwrap_or_else(|_| "{}".to_owned());
-    let mut line = Line::with_flags(&[SourceFile { name: rules.display().to_string(), text: read(&rules) }], &flags);
+    let mut line = Line::new(&[SourceFile { name: rules.display().to_string(), text: read(&rules) }], &flags);
     let mut decided = String::new();
     for text in read(&folder.join("events.jsonl")).lines() {
         let event: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{}: {text}: {e}", folder.display()));

@@ -19,12 +19,7 @@ pub struct Line {
 
 impl Line {
     /// Loads a pack; its problems are the panic's text.
-    pub fn new(files: &[SourceFile]) -> Line {
-        Line::with_flags(files, "{}")
-    }
-
-    /// The same with flags.
-    pub fn with_flags(files: &[SourceFile], flags: &str) -> Line {
+    pub fn new(files: &[SourceFile], flags: &str) -> Line {
         let rules = load(files, &Default::default())
             .unwrap_or_else(|found| panic!("{}", found.iter().map(ToString::to_string).collect::<String>()));
         let flags = FlagSnapshot::parse("flags.json", flags).expect("flags");

@@ -209,7 +209,8 @@ fn golden_version_3() {
         ledger.set_force(action, Some(Force { action, on: at != 1, since_ms, until_ms, offences: at as u8 }));
     }
     let (id, severity, action) = (uuid::Uuid::from_u128(0x0102), Severity::High, Action::StepUp);
-    let opened = Episode { key: 0, id, opened_ms: NOW - 9, told_ms: NOW - 1, until_ms: i64::MAX, decisions: 7, folded: 2, severity, action };
+    let opened =
+        Episode { key: 0, id, opened_ms: NOW - 9, told_ms: NOW - 1, until_ms: i64::MAX, decisions: 7, folded: 2, severity, action };
     ledger.open(opened);
     ledger.open(Episode { key: 9, until_ms: NOW + 3, severity: Severity::Low, action: Action::Alert, ..opened });
     state.put_ledger(Box::new(ledger));
@@ -239,15 +240,10 @@ fn ledger() -> impl Strategy<Value = Ledger> {
             firing: Firing { count, within_ms, figure },
         },
     );
-    let force = (0usize..4, any::<bool>(), time(), any::<i64>(), any::<u8>()).prop_map(|(action, on, since_ms, until_ms, offences)| Force {
-        action: Action::ALL[action],
-        on,
-        since_ms,
-        until_ms,
-        offences,
-    });
-    let episode = (any::<u64>(), any::<u128>(), time(), time(), proptest::option::of(time()), any::<u32>(), any::<u32>(), 0usize..4).prop_map(
-        |(key, id, opened_ms, told_ms, until_ms, decisions, folded, action)| Episode {
+    let force = (0usize..4, any::<bool>(), time(), any::<i64>(), any::<u8>())
+        .prop_map(|(action, on, since_ms, until_ms, offences)| Force { action: Action::ALL[action], on, since_ms, until_ms, offences });
+    let episode = (any::<u64>(), any::<u128>(), time(), time(), proptest::option::of(time()), any::<u32>(), any::<u32>(), 0usize..4)
+        .prop_map(|(key, id, opened_ms, told_ms, until_ms, decisions, folded, action)| Episode {
             key,
             id: uuid::Uuid::from_u128(id),
             opened_ms,
@@ -257,13 +253,8 @@ fn ledger() -> impl Strategy<Value = Ledger> {
             folded,
             severity: Severity::Critical,
             action: Action::ALL[action],
-        },
-    );
-    let lists = (
-        proptest::collection::vec(held, 0..20),
-        proptest::collection::vec(force, 0..6),
-        proptest::collection::vec(episode, 0..4),
-    );
+        });
+    let lists = (proptest::collection::vec(held, 0..20), proptest::collection::vec(force, 0..6), proptest::collection::vec(episode, 0..4));
     (lists, any::<bool>(), proptest::option::of(time())).prop_map(|((held, forces, episodes), published, due_ms)| {
         let mut ledger = Ledger { published, due_ms, ..Ledger::default() };
         held.into_iter().for_each(|held| ledger.hold(held));
