@@ -254,22 +254,24 @@ impl Engine {
     pub fn select(&self, observation: &Observation<'_>, selection: &mut Selection) -> bool {
         selection.rules.clear();
         let (policy, event) = (&self.rules.policy, &observation.event);
-        let user = flag_user(event);
-        if policy.master_flag.is_none_or(|flag| self.flags.is_on(flag, user)) {
-            let own_block = event.blocked_by.as_deref() == Some(OWN_BLOCK);
-            let looks = |index: &usize| {
-                let rule = &self.rules.rules[*index];
-                rule.mode != Mode::Off
-                    && !rule.detector.is_composite()
-                    && counts(rule, observation)
-                    && (rule.include_own_blocks || !own_block)
-                    && rule.detector.takes(event)
-                    && rule.flag.is_none_or(|flag| self.flags.is_on(flag, user))
-            };
+        if policy.master_flag.is_none_or(|flag| self.flags.is_on(flag, flag_user(event))) {
             self.plan.select(event, &mut selection.scratch, &mut selection.rules);
-            selection.rules.retain(looks);
+            selection.rules.retain(|index| {
+                let rule = &self.rules.rules[*index];
+                !rule.detector.is_composite() && self.looks(rule, observation)
+            });
         }
         !selection.rules.is_empty() || policy.allowed_lateness_ms.is_some() || policy.remember_ids > 0 || self.emit == Emit::All
+    }
+
+    /// Whether a rule looks at events like this one: whatever its `on` and `when` say of it.
+    fn looks(&self, rule: &Rule, observation: &Observation<'_>) -> bool {
+        let event = &observation.event;
+        rule.mode != Mode::Off
+            && counts(rule, observation)
+            && (rule.include_own_blocks || event.blocked_by.as_deref() != Some(OWN_BLOCK))
+            && rule.detector.takes(event)
+            && rule.flag.is_none_or(|flag| self.flags.is_on(flag, flag_user(event)))
     }
 
     /// Counts and evaluates one observation. What comes of it is appended to `out`.
@@ -304,7 +306,7 @@ impl Engine {
         let before = out.decisions.len();
         let mut fired = Vec::new();
         for &index in &selection.rules {
-            match (self.show(index, observation, None, state), policy.decide) {
+            match (self.show(index, observation, at, None, state), policy.decide) {
                 (Shown::Nothing, _) | (Shown::HeldBack(..), Decide::PerSignal) => {}
                 (Shown::HeldBack(firing, exception), Decide::PerEvent) => self.refresh(index, observation, firing, exception, state),
                 (Shown::Fires(circumstances), Decide::PerSignal) => self.decide(observation, circumstances, state, out),
@@ -322,10 +324,16 @@ impl Engine {
     }
 
     /// Shows an event to one rule; answers what is to be said if it fires.
-    fn show(&self, index: usize, observation: &Observation<'_>, score: Option<&ScoreLook>, state: &mut ActorState) -> Shown<'_> {
+    fn show(
+        &self,
+        index: usize,
+        observation: &Observation<'_>,
+        at_ms: i64,
+        score: Option<&ScoreLook>,
+        state: &mut ActorState,
+    ) -> Shown<'_> {
         let rule = &self.rules.rules[index];
         let event = &observation.event;
-        let at_ms = event.event_time_ms;
         let holds = |e: &&Exception| e.expires_ms.is_none_or(|end| observation.reference_ms < end) && e.when.holds(event);
         let exception = rule.exceptions.iter().find(holds);
         let effect = exception.map(|e| e.effect);

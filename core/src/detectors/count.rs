@@ -191,6 +191,10 @@ impl Detector for Count {
         self.rhythm
     }
 
+    fn most_points(&self) -> Option<u8> {
+        self.points.first().map(|(_, points)| *points)
+    }
+
     fn points(&self, firing: &Firing) -> Option<u8> {
         let met = |span: &Span| span.within_ms == firing.within_ms && u64::from(span.at_least) <= firing.count;
         self.points.iter().find(|(span, _)| met(span)).map(|(_, points)| *points)

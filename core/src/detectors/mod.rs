@@ -149,6 +149,11 @@ pub trait Detector: Debug + Send + Sync {
         None
     }
 
+    /// The most that [`Detector::points`] may say.
+    fn most_points(&self) -> Option<u8> {
+        None
+    }
+
     /// What a time that has come means: the firing of what waited. Only asked of detectors whose memory waits.
     fn due(&self) -> Option<Firing> {
         None

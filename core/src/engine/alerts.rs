@@ -30,7 +30,9 @@ impl Engine {
         let about = About { key: rule.slot, id: &rule.id, name: rule.name(), runbook: &rule.meta.runbook };
         let until_ms = at_ms.saturating_add(self.rules.policy.alerts.resolve_after_ms);
         self.tell(&mut ledger, &about, decision, action, at_ms, until_ms, out);
-        ledger.due_ms = ledger.episodes.iter().map(|episode| episode.until_ms).min();
+        // What an earlier pack left to be told of keeps its time.
+        let until = ledger.episodes.iter().map(|episode| episode.until_ms);
+        ledger.due_ms = until.chain(ledger.due_ms).min();
         state.put_ledger(ledger);
         state.retain(until_ms);
     }
@@ -66,12 +68,12 @@ impl Engine {
         episode.severity = episode.severity.max(decision.severity);
         episode.action = episode.action.max(action);
         episode.until_ms = if until_ms == i64::MAX { until_ms } else { episode.until_ms.max(until_ms) };
-        if !is_worse && at_ms.saturating_sub(episode.told_ms) < alerts.once_per_ms {
+        if !is_worse && alerts.once_per_ms > 0 && at_ms.saturating_sub(episode.told_ms) < alerts.once_per_ms {
             episode.folded = episode.folded.saturating_add(1).saturating_add(decision.suppressed);
             return;
         }
         let folded = std::mem::take(&mut episode.folded).saturating_add(decision.suppressed);
-        episode.told_ms = at_ms;
+        episode.told_ms = episode.told_ms.max(at_ms);
         out.alerts.push(record(&decision.entity, episode, AlertState::Updated, about, Some(decision), at_ms, folded));
     }
 

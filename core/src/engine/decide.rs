@@ -25,7 +25,7 @@ impl Engine {
         (decision.severity, decision.risk_score) = (profile.severity, profile.risk_score);
         let spared = circumstances.exception.filter(|e| e.effect == Effect::NoAction);
         self.act(rule.mode, spared, &profile, flag_user(event), &mut decision);
-        self.describe(&mut decision, observation, rule, &circumstances, &profile);
+        self.describe(&mut decision, observation, rule, &profile);
         decision.metadata = mask::object(&self.recorded(observation, rule, &circumstances));
         decision.partial = circumstances.is_partial;
         decision.warming = circumstances.is_warming;
@@ -42,14 +42,7 @@ impl Engine {
     }
 
     /// What a decision takes over from the rule that weighs most.
-    pub(super) fn describe(
-        &self,
-        decision: &mut Decision,
-        observation: &Observation<'_>,
-        rule: &Rule,
-        circumstances: &Circumstances<'_>,
-        profile: &Profile,
-    ) {
+    pub(super) fn describe(&self, decision: &mut Decision, observation: &Observation<'_>, rule: &Rule, profile: &Profile) {
         let (event, signal) = (&observation.event, &rule.signal);
         decision.anomaly_type = Some(self.type_of(rule, event).to_owned());
         decision.category = Some(profile.category);
@@ -64,7 +57,6 @@ impl Engine {
             // The app speaks for itself: its own words, its own address.
             SignalType::Reported => owned(&event.ip_address),
         };
-        decision.due_time = circumstances.due_ms.map(time::format_rfc3339_ms);
     }
 
     /// What a rule records of a firing; not masked yet.
@@ -135,10 +127,13 @@ impl Engine {
         decision.ip_address = self.client_address(&observation.event).map(str::to_owned);
         decision.status_code = observation.event.status_code;
         if let (Decide::PerEvent, Some(ledger)) = (self.rules.policy.decide, &state.ledger) {
-            let at_ms = state.newest_ms.unwrap_or(i64::MIN).max(observation.event.event_time_ms);
-            let scores = tally::at(&self.reasons, ledger, at_ms, Whose::All);
+            let now_ms = ledger.as_of_ms.max(observation.event.event_time_ms);
+            let scores = tally::at(&self.reasons, ledger, now_ms, Whose::All);
+            let in_force = self.rules.policy.in_force(ledger, now_ms, scores.risk(), &|flag| self.flags.is_off_for_all(flag));
             decision.risk_score = scores.risk();
             decision.axes = axes(&scores);
+            self.take(&in_force, &mut decision);
+            decision.expires_at = self.ends_ms(ledger, &in_force, now_ms).last().map(|end| time::format_rfc3339_ms(*end));
         }
         decision
     }
@@ -192,7 +187,7 @@ impl Engine {
             partial: false,
             warming: false,
             suppressed: 0,
-            due_time: None,
+            due_time: due_ms.map(time::format_rfc3339_ms),
             shadow: false,
             policy: self.rules.policy.name(),
             rules: self.rules.digest.clone(),

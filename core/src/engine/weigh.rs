@@ -4,14 +4,13 @@
 
 use super::decide::axes;
 use super::{Circumstances, Engine, Made, Shown, flag_user};
-use crate::decision::{ContextApplied, Contribution, Decision, EntityRef, Points, SCHEMA_VERSION};
+use crate::decision::{ContextApplied, Contribution, Decision, EntityRef, HeldBack, Points, SCHEMA_VERSION};
 use crate::detectors::{Firing, ScoreLook};
 use crate::entity::Entity;
 use crate::observation::Observation;
 use crate::policy::enforce::Asked;
-use crate::policy::{Action, CONTEXT_BOUNDS, Policy};
+use crate::policy::{Action, CONTEXT_BOUNDS, Decide, Policy};
 use crate::rule::{Effect, Exception, Mode, Severity, SignalType};
-use crate::score::decay::decayed;
 use crate::score::reasons::{Reason, severity_of};
 use crate::score::tally::{self, Line, Scores, Whose};
 use crate::score::{Axis, Milli};
@@ -19,12 +18,32 @@ use crate::standing::{Standing, StandingChange};
 use crate::state::{ActorState, Held, Ledger};
 use crate::{hash, mask, time};
 
+/// The most lines of one axis of a receipt, so that a decision fits into a record.
+const MAX_LINES: usize = 40;
+
 /// A firing and what it counts for.
 struct Fired<'a> {
     circumstances: Circumstances<'a>,
     /// Index of its reason.
     reason: usize,
     held: Held,
+}
+
+impl Fired<'_> {
+    /// The exception that spares it: it is shown, and nothing is held against anyone.
+    fn spared_by(&self) -> Option<&str> {
+        spares(self.circumstances.exception)
+    }
+}
+
+/// What is judged: an entity's ledger before and after what fired, at one moment of its time.
+struct Case<'a> {
+    now_ms: i64,
+    /// The scores just before, by the passing of time alone.
+    before: Scores,
+    /// The ledger with everything that fired: what is shown. The one that acts is without what exceptions spare.
+    shown: &'a Ledger,
+    whose: Whose,
 }
 
 impl Engine {
@@ -37,31 +56,35 @@ impl Engine {
         state: &mut ActorState,
         out: &mut Made,
     ) {
-        // What came late adds its part in its place; the score is the one of now.
-        let now_ms = state.newest_ms.map_or(at_ms, |newest| newest.max(at_ms));
-        let mut ledger = state.take_ledger();
-        self.strike_out(&mut ledger, now_ms);
-        let before = ledger.clone();
         let mut fired: Vec<Fired<'_>> = fired.into_iter().map(|c| self.count_for(observation, at_ms, c)).collect();
         let is_live = |fired: &Fired<'_>| self.reasons.row(fired.reason).is_live;
-        for fired in fired.iter().filter(|fired| is_live(fired)) {
-            self.hold(&mut ledger, fired.held, now_ms);
+        let mut ledger = state.take_ledger();
+        // What came late adds its part in its place; the score is the one of now.
+        let now_ms = ledger.as_of_ms.max(at_ms);
+        let unchanged = ledger.clone();
+        let before = tally::at(&self.reasons, &ledger, now_ms, Whose::All);
+        let counts = |fired: &&Fired<'_>| is_live(fired) && fired.spared_by().is_none();
+        for one in fired.iter().filter(counts) {
+            self.hold(&mut ledger, one.held, now_ms);
         }
-        if !self.composites.is_empty() && fired.iter().any(is_live) {
-            let above = self.composites(observation, &before, &ledger, now_ms, state);
-            for circumstances in above {
-                let one = self.count_for(observation, at_ms, circumstances);
-                if is_live(&one) {
-                    self.hold(&mut ledger, one.held, now_ms);
-                }
-                fired.push(one);
-            }
+        if !self.composites.is_empty() && fired.iter().any(|one| counts(&one)) {
+            let due_ms = fired.iter().find_map(|one| one.circumstances.due_ms);
+            let above = self.composites(observation, (at_ms, due_ms), &unchanged, &mut ledger, now_ms, state);
+            fired.extend(above.into_iter().map(|circumstances| self.count_for(observation, at_ms, circumstances)));
             fired.sort_by_key(|fired| fired.circumstances.rule);
+            for one in fired.iter().filter(counts) {
+                self.hold(&mut ledger, one.held, now_ms);
+            }
         }
         let (live, watching): (Vec<Fired<'_>>, Vec<Fired<'_>>) = fired.into_iter().partition(is_live);
-        let watched: Vec<Decision> = watching.iter().map(|one| self.as_if(observation, &before, &ledger, one, now_ms)).collect();
-        if !live.is_empty() {
-            let decision = self.judge(observation, &before, &mut ledger, &live, now_ms, out);
+        let watched: Vec<Decision> = watching.iter().map(|one| self.as_if(observation, before, &ledger, one, now_ms)).collect();
+        if live.is_empty() {
+            // What only watches leaves no trace.
+            ledger = unchanged;
+        } else {
+            self.strike_out(&mut ledger, now_ms);
+            ledger.as_of_ms = now_ms;
+            let decision = self.judge(observation, before, &mut ledger, &live, now_ms, out);
             out.decisions.push(decision);
             let gone_ms = tally::is_gone(&self.reasons, &ledger, now_ms);
             state.retain(gone_ms.max(self.rules.policy.remembers_until_ms(&ledger)));
@@ -70,7 +93,7 @@ impl Engine {
         state.put_ledger(ledger);
     }
 
-    /// A firing that was held back refreshes the contribution that its rule has.
+    /// A firing that was held back refreshes what its rule gives.
     pub(super) fn refresh(
         &self,
         rule: usize,
@@ -80,28 +103,36 @@ impl Engine {
         state: &mut ActorState,
     ) {
         let reason = self.reason_of(rule, observation);
-        let key = self.reasons.key(reason);
-        let is_held = state.ledger.as_mut().is_some_and(|ledger| ledger.held_for(key).is_some());
-        if !is_held || !self.reasons.row(reason).is_live {
+        if !self.reasons.row(reason).is_live || spares(exception).is_some() {
             return;
         }
         let at_ms = observation.event.event_time_ms;
-        let now_ms = state.newest_ms.map_or(at_ms, |newest| newest.max(at_ms));
-        let held = self.held(reason, observation, at_ms, firing, exception);
+        let held = self.held(reason, observation, at_ms, firing);
         let mut ledger = state.take_ledger();
+        let now_ms = ledger.as_of_ms.max(at_ms);
+        if !ledger.forces.is_empty() {
+            let risk = tally::at(&self.reasons, &ledger, now_ms, Whose::All).risk();
+            self.rules.policy.leave(&mut ledger, now_ms, risk);
+        }
+        ledger.as_of_ms = now_ms;
         self.hold(&mut ledger, held, now_ms);
+        state.retain(tally::is_gone(&self.reasons, &ledger, now_ms));
         state.put_ledger(ledger);
     }
 
-    /// What ends by itself at `due_ms`: actions, the alert, the score.
+    /// Tells of what ends by itself at `due_ms`: actions, the alert, the score. What is held against the entity stays as it is:
+    /// its own events find by their own time what is left of it, whether or not this was told before.
     pub(super) fn lapse(&self, entity: &Entity<'_>, due_ms: i64, state: &mut ActorState, out: &mut Made) {
         let entity = EntityRef::from(entity);
         let mut ledger = state.take_ledger();
-        self.strike_out(&mut ledger, due_ms);
         self.resolve_rules(&entity, due_ms, &mut ledger, out);
+        if self.rules.policy.decide == Decide::PerSignal {
+            // What an earlier pack held against it is told to be over.
+            (ledger.held, ledger.forces) = (Vec::new(), Vec::new());
+        }
         let scores = tally::at(&self.reasons, &ledger, due_ms, Whose::All);
-        self.rules.policy.lapse(&mut ledger, due_ms, scores.risk());
-        let in_force = self.rules.policy.in_force(&ledger, due_ms, scores.risk());
+        let off_for_all = |flag: usize| self.flags.is_off_for_all(flag);
+        let in_force = self.rules.policy.in_force(&ledger, due_ms, scores.risk(), &off_for_all);
         if !in_force.contains(&Action::Alert) {
             self.resolve_policy(&entity, due_ms, &mut ledger, out);
         }
@@ -109,8 +140,7 @@ impl Engine {
         state.put_ledger(ledger);
     }
 
-    /// What ended before an event of the entity itself happened: it is told of first, whether or not time has been heard of by
-    /// then, so that what the event finds and makes does not depend on that.
+    /// What ended before an event of the entity itself happened is told of first, whether or not time has been heard of by then.
     pub(super) fn lapse_before(&self, entity: &Entity<'_>, at_ms: i64, state: &mut ActorState, out: &mut Made) {
         while let Some(due_ms) = state.ledger.as_mut().and_then(|ledger| ledger.due_ms.take_if(|due_ms| *due_ms <= at_ms)) {
             self.lapse(entity, due_ms, state, out);
@@ -119,12 +149,8 @@ impl Engine {
 
     /// Takes out what counts no more: what has decayed, and what its rule took with it.
     fn strike_out(&self, ledger: &mut Ledger, now_ms: i64) {
-        ledger.held.retain(|held| {
-            let counts = |reason: &Reason| {
-                reason.is_live && decayed(held.points, now_ms.saturating_sub(held.at_ms), reason.half_life_ms) >= Milli::LEAST
-            };
-            self.reasons.get(held.reason).is_some_and(|(_, reason)| counts(reason))
-        });
+        let counts = |held: &Held, reason: &Reason| reason.is_live && tally::left(held, reason, now_ms) >= Milli::LEAST;
+        ledger.held.retain(|held| self.reasons.get(held.reason).is_some_and(|(_, reason)| counts(held, reason)));
     }
 
     fn reason_of(&self, rule: usize, observation: &Observation<'_>) -> usize {
@@ -137,22 +163,16 @@ impl Engine {
 
     fn count_for<'c>(&self, observation: &Observation<'_>, at_ms: i64, circumstances: Circumstances<'c>) -> Fired<'c> {
         let reason = self.reason_of(circumstances.rule, observation);
-        let held = self.held(reason, observation, at_ms, circumstances.firing, circumstances.exception);
+        let held = self.held(reason, observation, at_ms, circumstances.firing);
         Fired { circumstances, reason, held }
     }
 
-    fn held(&self, index: usize, observation: &Observation<'_>, at_ms: i64, firing: Firing, exception: Option<&Exception>) -> Held {
+    fn held(&self, index: usize, observation: &Observation<'_>, at_ms: i64, firing: Firing) -> Held {
         let reason = self.reasons.row(index);
         let times = product(self.contexts(reason, observation).map(|(_, times)| times));
         let rule = &self.rules.rules[reason.rule];
         let given = rule.detector.points(&firing).map_or(reason.points, |points| rule.signal.discounted(Milli::of_points(points)));
-        Held {
-            reason: self.reasons.key(index),
-            points: given.times(times).min(reason.cap),
-            at_ms,
-            spared: exception.is_some_and(|exception| exception.effect == Effect::NoAction),
-            firing,
-        }
+        Held { reason: self.reasons.key(index), points: given.times(times).min(reason.cap), at_ms, firing }
     }
 
     /// The contexts of the policy that hold for a reason of an event, with their multipliers.
@@ -165,25 +185,19 @@ impl Engine {
         self.rules.policy.contexts.iter().filter(holds).map(|context| (context.id.as_str(), context.times))
     }
 
-    /// Puts a contribution into a ledger, unless the one that is there weighs more now. Of two that weigh the same the later
-    /// stays, so that it does not matter which came first.
+    /// Puts a contribution into a ledger, unless the one that is there weighs more now.
     fn hold(&self, ledger: &mut Ledger, held: Held, now_ms: i64) {
         let Some((_, reason)) = self.reasons.get(held.reason) else { return };
-        let weight = |held: &Held| {
-            let left = decayed(held.points, now_ms.saturating_sub(held.at_ms), reason.half_life_ms);
-            (left, held.at_ms, held.points, !held.spared, held.firing.count)
-        };
-        if ledger.held_for(held.reason).is_none_or(|there| weight(there) < weight(&held)) {
-            ledger.hold(held);
-        }
+        ledger.hold(held, |held| tally::left(held, reason, now_ms));
     }
 
-    /// The rules over the score, shown what the others found.
+    /// The rules over the score, shown what the others found; at the time of the event, or of what was due.
     fn composites(
         &self,
         observation: &Observation<'_>,
+        (at_ms, due_ms): (i64, Option<i64>),
         before: &Ledger,
-        ledger: &Ledger,
+        ledger: &mut Ledger,
         now_ms: i64,
         state: &mut ActorState,
     ) -> Vec<Circumstances<'_>> {
@@ -192,58 +206,72 @@ impl Engine {
             now: tally::at(&self.reasons, ledger, now_ms, Whose::Evidence),
             gone_ms: tally::is_gone(&self.reasons, ledger, now_ms),
         };
-        let user = flag_user(&observation.event);
+        let event = &observation.event;
         let mut fired = Vec::new();
         for &index in &self.composites {
             let rule = &self.rules.rules[index];
-            let looks = rule.mode != Mode::Off
-                && super::counts(rule, observation)
-                && rule.flag.is_none_or(|flag| self.flags.is_on(flag, user))
-                && rule.on.as_deref().is_none_or(|on| on == observation.event.event_type)
-                && rule.when.as_ref().is_none_or(|when| when.holds(&observation.event));
-            if looks && let Shown::Fires(circumstances) = self.show(index, observation, Some(&look), state) {
-                fired.push(circumstances);
+            let looks = self.looks(rule, observation)
+                && rule.on.as_deref().is_none_or(|on| on == event.event_type)
+                && rule.when.as_ref().is_none_or(|when| when.holds(event));
+            if !looks {
+                continue;
+            }
+            match self.show(index, observation, at_ms, Some(&look), state) {
+                Shown::Nothing => {}
+                Shown::Fires(circumstances) => fired.push(Circumstances { due_ms, ..circumstances }),
+                Shown::HeldBack(firing, exception) => {
+                    let reason = self.reason_of(index, observation);
+                    if self.reasons.row(reason).is_live && spares(exception).is_none() {
+                        self.hold(ledger, self.held(reason, observation, at_ms, firing), now_ms);
+                    }
+                }
             }
         }
         fired
     }
 
-    /// The decision about live firings: what the policy does about the score that they make.
+    /// The decision about live firings: what the policy does about the score that they make. The ledger has what counts of them.
     fn judge(
         &self,
         observation: &Observation<'_>,
-        before: &Ledger,
+        before: Scores,
         ledger: &mut Ledger,
         fired: &[Fired<'_>],
         now_ms: i64,
         out: &mut Made,
     ) -> Decision {
         let policy = &self.rules.policy;
-        let lines = tally::lines(&self.reasons, ledger, now_ms, Whose::All);
-        let (was, now) = (tally::at(&self.reasons, before, now_ms, Whose::All), tally::scores(&self.reasons, &lines));
+        let mut shown = ledger.clone();
+        for spared in fired.iter().filter(|fired| fired.spared_by().is_some()) {
+            self.hold(&mut shown, spared.held, now_ms);
+        }
+        let case = Case { now_ms, before, shown: &shown, whose: Whose::All };
         // Something that time alone brings has its rule in its id: one event may open several such.
         let due = fired.iter().find(|fired| fired.circumstances.due_ms.is_some());
         let rule_id = due.map_or("", |fired| self.rules.rules[fired.circumstances.rule].id.as_str());
         let mut decision = self.bare(observation, rule_id, due.and_then(|fired| fired.circumstances.due_ms));
-        let modes = lines.iter().filter(|line| !ledger.held[line.held].spared).map(|line| self.mode_of(line.reason));
-        let acting = fired.iter().filter(|fired| !fired.held.spared).map(|fired| self.mode_of(fired.reason));
+        let heaviest = self.write_receipt(&mut decision, observation, &case, fired);
+        let lines = tally::lines(&self.reasons, ledger, now_ms, Whose::All);
+        let now = tally::scores(&self.reasons, &lines);
+        let acting = fired.iter().filter(|fired| fired.spared_by().is_none()).map(|fired| self.mode_of(fired.reason));
+        let modes = lines.iter().map(|line| self.mode_of(line.reason)).chain(acting);
         let user = flag_user(&observation.event);
-        decision.held_back = policy.enforce(
-            &Asked {
-                at_ms: now_ms,
-                before: &was,
-                now: &now,
-                mode: modes.chain(acting).max().unwrap_or(Mode::Signal),
-                spared: fired.iter().filter(|fired| fired.held.spared).find_map(|f| f.circumstances.exception).map(|e| e.id.as_str()),
-                kind: observation.entity.kind,
-                seed: hash::short(decision.decision_id.as_bytes()),
-                off: &|flag| self.off(flag, user),
-            },
-            ledger,
-        );
-        let in_force = policy.in_force(ledger, now_ms, now.risk());
+        let off_for_all = |flag: usize| self.flags.is_off_for_all(flag);
+        let asked = Asked {
+            at_ms: now_ms,
+            before: &case.before,
+            now: &now,
+            shown: decision.risk_score,
+            mode: modes.max().unwrap_or(Mode::Signal),
+            spared: fired.iter().find_map(Fired::spared_by),
+            kind: observation.entity.kind,
+            seed: hash::short(decision.decision_id.as_bytes()),
+            off: &|flag| self.off(flag, user),
+            off_for_all: &off_for_all,
+        };
+        decision.held_back = policy.enforce(&asked, ledger);
+        let in_force = policy.in_force(ledger, now_ms, now.risk(), &off_for_all);
         self.take(&in_force, &mut decision);
-        let heaviest = self.write_receipt(&mut decision, observation, ledger, &lines, &now, fired, now_ms);
         let entity = decision.entity.clone();
         let expires_ms = self.publish(&entity, Some(&decision), &now, &in_force, ledger, now_ms, out);
         if !in_force.is_empty() {
@@ -261,26 +289,17 @@ impl Engine {
     }
 
     /// The decision about a rule that only watches: what would be, had it counted.
-    fn as_if(&self, observation: &Observation<'_>, before: &Ledger, ledger: &Ledger, fired: &Fired<'_>, now_ms: i64) -> Decision {
+    fn as_if(&self, observation: &Observation<'_>, before: Scores, ledger: &Ledger, fired: &Fired<'_>, now_ms: i64) -> Decision {
         let rule = &self.rules.rules[fired.circumstances.rule];
-        let mut ledger = ledger.clone();
-        self.hold(&mut ledger, fired.held, now_ms);
-        let lines = tally::lines(&self.reasons, &ledger, now_ms, Whose::And(fired.circumstances.rule));
-        let (was, now) = (tally::at(&self.reasons, before, now_ms, Whose::All), tally::scores(&self.reasons, &lines));
+        let mut shown = ledger.clone();
+        self.hold(&mut shown, fired.held, now_ms);
+        let case = Case { now_ms, before, shown: &shown, whose: Whose::And(fired.circumstances.rule) };
         let mut decision = self.bare(observation, &rule.id, fired.circumstances.due_ms);
-        let user = flag_user(&observation.event);
-        let asked = Asked {
-            at_ms: now_ms,
-            before: &was,
-            now: &now,
-            mode: Mode::Shadow,
-            spared: None,
-            kind: observation.entity.kind,
-            seed: 0,
-            off: &|flag| self.off(flag, user),
-        };
-        decision.held_back = self.rules.policy.enforce(&asked, &mut ledger);
-        self.write_receipt(&mut decision, observation, &ledger, &lines, &now, std::slice::from_ref(fired), now_ms);
+        self.write_receipt(&mut decision, observation, &case, std::slice::from_ref(fired));
+        let asked = decision.risk_score;
+        let rows = self.rules.policy.actions.iter().filter(|row| asked >= row.at);
+        let watches = |action: Action| HeldBack { action: action.name().to_owned(), by: "mode:shadow".to_owned() };
+        decision.held_back = rows.map(|row| watches(row.action)).collect();
         decision.shadow = true;
         decision
     }
@@ -290,17 +309,7 @@ impl Engine {
     }
 
     /// Writes down score and receipt, and what the heaviest firing says; answers that rule's index.
-    #[allow(clippy::too_many_arguments, reason = "a receipt has all of them on it")]
-    fn write_receipt(
-        &self,
-        decision: &mut Decision,
-        observation: &Observation<'_>,
-        ledger: &Ledger,
-        lines: &[Line],
-        scores: &Scores,
-        fired: &[Fired<'_>],
-        now_ms: i64,
-    ) -> usize {
+    fn write_receipt(&self, decision: &mut Decision, observation: &Observation<'_>, case: &Case<'_>, fired: &[Fired<'_>]) -> usize {
         let mut by_weight: Vec<&Fired<'_>> = fired.iter().collect();
         by_weight.sort_by_key(|fired| (std::cmp::Reverse(fired.held.points), fired.circumstances.rule));
         let mut metadata = serde_json::Map::new();
@@ -311,25 +320,41 @@ impl Engine {
         decision.metadata = mask::object(&metadata);
         let heaviest = by_weight[0];
         let reason = self.reasons.row(heaviest.reason);
-        self.describe(decision, observation, &self.rules.rules[reason.rule], &heaviest.circumstances, &reason.profile);
+        self.describe(decision, observation, &self.rules.rules[reason.rule], &reason.profile);
+        let lines = tally::lines(&self.reasons, case.shown, case.now_ms, case.whose);
+        let scores = tally::scores(&self.reasons, &lines);
         decision.risk_score = scores.risk();
-        decision.axes = axes(scores);
-        decision.severity = severity(scores, lines.iter().map(|line| self.reasons.row(line.reason).profile.severity).max());
+        decision.axes = axes(&scores);
+        decision.severity = severity(&scores, lines.iter().map(|line| self.reasons.row(line.reason).profile.severity).max());
         decision.fired = fired.iter().map(|fired| self.rules.rules[fired.circumstances.rule].name()).collect();
         decision.partial = fired.iter().any(|fired| fired.circumstances.is_partial);
         decision.warming = fired.iter().any(|fired| fired.circumstances.is_warming);
         decision.suppressed = fired.iter().fold(0, |sum, fired| sum.saturating_add(fired.circumstances.suppressed));
         decision.context = self.applied(observation, fired);
         for axis in Axis::ALL {
-            let of_axis = |line: &&Line| self.reasons.row(line.reason).axis == axis;
-            let receipt = lines.iter().filter(of_axis).map(|line| self.receipt_line(ledger, line, now_ms));
-            decision.contributions.extend(receipt);
+            let of_axis: Vec<&Line> = lines.iter().filter(|line| self.reasons.row(line.reason).axis == axis).collect();
+            decision.contributions.extend(self.receipt_of(axis, of_axis, case));
             let cut = scores.of(axis).sum.saturating_sub(scores.of(axis).score.thousandths().into());
             if cut > 0 {
-                decision.contributions.push(clamp(axis, cut));
+                decision.contributions.push(closing("clamp", axis, -signed(cut), "a score ends at 100".to_owned()));
             }
         }
         reason.rule
+    }
+
+    /// The lines of an axis. Past [`MAX_LINES`] those that add least are one line.
+    fn receipt_of(&self, axis: Axis, mut lines: Vec<&Line>, case: &Case<'_>) -> Vec<Contribution> {
+        let rest = lines.len().saturating_sub(MAX_LINES);
+        if rest > 0 {
+            lines.sort_by_key(|line| std::cmp::Reverse(line.adds));
+        }
+        let (told, folded) = lines.split_at(lines.len() - rest);
+        let mut receipt: Vec<Contribution> = told.iter().map(|line| self.receipt_line(case.shown, line, case.now_ms)).collect();
+        if rest > 0 {
+            let sum: u64 = folded.iter().map(|line| u64::from(line.adds.thousandths())).sum();
+            receipt.push(closing("others", axis, signed(sum), format!("{rest} more")));
+        }
+        receipt
     }
 
     /// The contexts that weighed on what fired, each once.
@@ -361,6 +386,18 @@ impl Engine {
         }
     }
 
+    /// When each of these actions ends if nothing comes in between.
+    pub(super) fn ends_ms(&self, ledger: &Ledger, in_force: &[Action], now_ms: i64) -> Vec<i64> {
+        let ends = |action: &Action| {
+            let (row, force) = (self.rules.policy.row(*action)?, ledger.force(*action)?);
+            Some(match row.sentence {
+                Some(_) => force.until_ms,
+                None => force.until_ms.max(tally::falls_below(&self.reasons, ledger, now_ms, row.leave)),
+            })
+        };
+        in_force.iter().filter_map(ends).collect()
+    }
+
     /// Publishes the entity's standing, or takes it back; sets when something ends next. Answers when what stands ends.
     #[allow(clippy::too_many_arguments, reason = "a standing has all of them on it")]
     fn publish(
@@ -375,16 +412,10 @@ impl Engine {
     ) -> i64 {
         let policy = &self.rules.policy;
         let gone_ms = tally::is_gone(&self.reasons, ledger, now_ms);
-        let ends = |action: &Action| {
-            let (row, force) = (policy.row(*action)?, ledger.force(*action)?);
-            Some(match row.sentence {
-                Some(_) => force.until_ms,
-                None => force.until_ms.max(tally::falls_below(&self.reasons, ledger, now_ms, row.leave)),
-            })
-        };
-        let ends_ms: Vec<i64> = in_force.iter().filter_map(ends).collect();
+        let ends_ms = self.ends_ms(ledger, in_force, now_ms);
         let expires_ms = ends_ms.last().copied().unwrap_or(gone_ms);
-        let is_something = !ledger.held.is_empty() || !in_force.is_empty();
+        let has_score = Axis::ALL.into_iter().any(|axis| scores.of(axis).sum > 0);
+        let is_something = has_score || !in_force.is_empty();
         if is_something || ledger.published {
             let standing = is_something.then(|| {
                 Box::new(Standing {
@@ -406,7 +437,7 @@ impl Engine {
             out.standings.push(StandingChange { entity: entity.clone(), at_ms: now_ms, standing });
         }
         ledger.published = is_something;
-        let gone = (!ledger.held.is_empty()).then_some(gone_ms);
+        let gone = has_score.then_some(gone_ms);
         let resolved = ledger.episodes.iter().map(|episode| episode.until_ms).filter(|until| *until != i64::MAX);
         ledger.due_ms = ends_ms.into_iter().chain(gone).chain(resolved).min();
         expires_ms
@@ -434,12 +465,21 @@ fn throttle_interval_ms(policy: &Policy, in_force: &[Action], risk: u8) -> Optio
     Some(row.allowed?.interval_ms(row.at, risk))
 }
 
-/// The line of the receipt for what an axis has above 100.
-fn clamp(axis: Axis, cut: u64) -> Contribution {
+/// The id of an exception that lets a decision be made and nothing be done.
+fn spares(exception: Option<&Exception>) -> Option<&str> {
+    exception.filter(|exception| exception.effect == Effect::NoAction).map(|exception| exception.id.as_str())
+}
+
+fn signed(thousandths: u64) -> i64 {
+    i64::try_from(thousandths).unwrap_or(i64::MAX)
+}
+
+/// A line that closes an axis of the receipt.
+fn closing(rule: &str, axis: Axis, thousandths: i64, why: String) -> Contribution {
     Contribution {
-        rule: "clamp".to_owned(),
-        points: Points(i64::try_from(cut).map_or(i64::MIN, |cut| -cut)),
-        why: "a score ends at 100".to_owned(),
+        rule: rule.to_owned(),
+        points: Points(thousandths),
+        why,
         axis: Some(axis),
         family: None,
         age_s: None,

@@ -87,11 +87,11 @@ pub fn of(set: &RuleSet) -> Costs {
 fn ledger_bytes(set: &RuleSet) -> usize {
     let reasons = Reasons::of(set);
     let live = set.rules.iter().filter(|rule| rule.mode > Mode::Shadow);
-    REST_BYTES
-        + match set.policy.decide {
-            Decide::PerEvent => EPISODE_BYTES + HELD_BYTES * live.map(|rule| reasons.count(rule, set)).sum::<usize>(),
-            Decide::PerSignal => EPISODE_BYTES * live.count(),
-        }
+    let (held, episodes) = match set.policy.decide {
+        Decide::PerEvent => (live.map(|rule| reasons.count(rule, set)).sum(), 1),
+        Decide::PerSignal => (0, live.count()),
+    };
+    REST_BYTES + HELD_BYTES * held + EPISODE_BYTES * episodes
 }
 
 #[cfg(test)]

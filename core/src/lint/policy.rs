@@ -5,6 +5,7 @@ use crate::policy::{Action, Decide};
 use crate::rule::load::outline::Places;
 use crate::rule::{Mode, Rule, RuleSet, Severity};
 use crate::score::reasons::{Reasons, band_bottom, band_top};
+use crate::score::tally::AGREES;
 use crate::score::{Axis, Milli};
 use std::collections::BTreeMap;
 
@@ -90,7 +91,8 @@ fn reach(set: &RuleSet) -> Vec<Reach> {
     let mut families: BTreeMap<(Axis, usize), Vec<Milli>> = BTreeMap::new();
     let mut reached: BTreeMap<Axis, Reach> = BTreeMap::new();
     for reason in reasons.rows().iter().filter(|reason| reason.is_live) {
-        families.entry((reason.axis, reason.family)).or_default().push(reason.points.min(reason.cap));
+        let most = set.rules[reason.rule].detector.most_points().map_or(Milli::ZERO, Milli::of_points);
+        families.entry((reason.axis, reason.family)).or_default().push(reason.points.max(most).min(reason.cap));
         let nothing = Reach { points: Milli::ZERO, families: 0, certain: false, mode: Mode::Off };
         let reach = reached.entry(reason.axis).or_insert(nothing);
         reach.certain |= reason.certain;
@@ -101,7 +103,7 @@ fn reach(set: &RuleSet) -> Vec<Reach> {
         let sum: u64 = points.iter().zip([1_000, 500, 250]).map(|(points, share)| u64::from(points.times(share).thousandths())).sum();
         if let Some(reach) = reached.get_mut(&axis) {
             reach.points = Milli::saturating(u64::from(reach.points.thousandths()) + sum);
-            reach.families += u32::from(points[0] >= Milli::LEAST);
+            reach.families += u32::from(points[0] >= AGREES);
         }
     }
     reached.into_values().collect()

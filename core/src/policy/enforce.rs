@@ -13,18 +13,22 @@ pub struct Asked<'a> {
     pub at_ms: i64,
     /// The scores just before, by the passing of time alone.
     pub before: &'a Scores,
-    /// The scores now.
+    /// The scores now, without what an exception spares.
     pub now: &'a Scores,
+    /// The risk score that is shown, with it.
+    pub shown: u8,
     /// The highest mode among the live reasons.
     pub mode: Mode,
-    /// The exception that spared what fired, if nothing else did.
+    /// The exception that spares something of what fired.
     pub spared: Option<&'a str>,
     /// Whom it is about.
     pub kind: EntityKind,
     /// Makes lifetimes uneven: a hash of the decision.
     pub seed: u64,
-    /// The name of a flag that is off, by its index.
+    /// The name of a flag that is off for the event's user, by its index.
     pub off: &'a dyn Fn(usize) -> Option<String>,
+    /// Whether a flag is off for everybody.
+    pub off_for_all: &'a dyn Fn(usize) -> bool,
 }
 
 impl Asked<'_> {
@@ -34,13 +38,11 @@ impl Asked<'_> {
             return Some(format!("flag:{flag}"));
         }
         let needed = if row.action == Action::Alert { Mode::Alert } else { Mode::Enforce };
-        if self.mode < needed {
-            return Some(match (self.mode, self.spared) {
-                (Mode::Alert, _) => "mode:alert".to_owned(),
-                (_, Some(exception)) => format!("exception:{exception}"),
-                (Mode::Off | Mode::Shadow, None) => "mode:shadow".to_owned(),
-                _ => "mode:signal".to_owned(),
-            });
+        match self.mode {
+            mode if mode >= needed => {}
+            Mode::Alert => return Some("mode:alert".to_owned()),
+            Mode::Off | Mode::Shadow => return Some("mode:shadow".to_owned()),
+            _ => return Some("mode:signal".to_owned()),
         }
         (!row.action.is_for(self.kind)).then(|| format!("entity:{}", self.kind))
     }
@@ -68,20 +70,21 @@ impl Policy {
         held_back
     }
 
-    /// The actions in force, the weakest first.
-    pub fn in_force(&self, ledger: &Ledger, at_ms: i64, risk: u8) -> Vec<Action> {
-        let holds = |force: &&Force| self.row(force.action).is_some_and(|row| is_in_force(row, force, at_ms, risk));
+    /// The actions in force, the weakest first. Switching a flag off for everybody ends what it gates.
+    pub fn in_force(&self, ledger: &Ledger, at_ms: i64, risk: u8, off_for_all: &dyn Fn(usize) -> bool) -> Vec<Action> {
+        let holds = |force: &&Force| {
+            let holds = |row: &ActionRow| is_in_force(row, force, at_ms, risk) && !row.flag.is_some_and(off_for_all);
+            self.row(force.action).is_some_and(holds)
+        };
         ledger.forces.iter().filter(holds).map(|force| force.action).collect()
     }
 
-    /// Ends what is over at a moment, and forgets what is to be forgotten.
-    pub fn lapse(&self, ledger: &mut Ledger, at_ms: i64, risk: u8) {
-        ledger.forces.retain_mut(|force| {
-            let Some(row) = self.row(force.action) else { return false };
-            let holds = is_in_force(row, force, at_ms, risk);
-            force.on &= holds || risk >= row.leave;
-            holds || row.sentence.is_some_and(|sentence| at_ms.saturating_sub(force.until_ms) < sentence.forget_ms)
-        });
+    /// Notes what the score has left by this moment, before something raises it again.
+    pub fn leave(&self, ledger: &mut Ledger, at_ms: i64, risk: u8) {
+        for force in &mut ledger.forces {
+            let Some(row) = self.row(force.action) else { continue };
+            force.on &= risk >= row.leave || is_in_force(row, force, at_ms, risk);
+        }
     }
 
     /// Until when something must be remembered for the sake of actions.
@@ -95,28 +98,41 @@ impl Policy {
 }
 
 /// One action: what is remembered of it from now on, and who held it back.
+///
+/// What is in force stays, whatever else is found, until it ends or its flag is off for everybody. Whether it may be taken is
+/// asked when it is.
 fn step(row: &ActionRow, was: Option<Force>, asked: &Asked<'_>) -> (Option<Force>, Option<String>) {
     let at_ms = asked.at_ms;
-    let runs = was.is_some_and(|force| is_in_force(row, &force, at_ms, asked.before.risk()));
+    let before = asked.before.risk();
+    // An action with a lifetime is remembered until it is forgotten, the others end without a trace.
+    let remembered = |force: Force| {
+        let is_kept = |forget_ms: i64| at_ms.saturating_sub(force.until_ms) < forget_ms;
+        row.sentence.filter(|sentence| is_kept(sentence.forget_ms)).map(|_| Force {
+            on: false,
+            until_ms: force.until_ms.min(at_ms),
+            ..force
+        })
+    };
+    let ended = was.and_then(remembered);
+    if was.is_some_and(|force| is_in_force(row, &force, at_ms, before)) {
+        return match row.flag.filter(|flag| (asked.off_for_all)(*flag)) {
+            Some(flag) => (ended, (asked.off)(flag).map(|flag| format!("flag:{flag}"))),
+            None => (was, None),
+        };
+    }
     // Left only below `leave`: new evidence between the two levels takes an action with a lifetime again.
-    let returns = was.is_some_and(|force| force.on && asked.before.risk() >= row.leave);
-    let ended = was.filter(|_| row.sentence.is_some()).map(|force| Force { on: false, until_ms: force.until_ms.min(at_ms), ..force });
-    if !runs && !returns && asked.now.risk() < row.at {
-        return (ended, None);
+    let returns = was.is_some_and(|force| force.on && before >= row.leave);
+    if !returns && asked.now.risk() < row.at {
+        let by = asked.spared.filter(|_| asked.shown >= row.at);
+        return (ended, by.map(|exception| format!("exception:{exception}")));
     }
     if let Some(by) = asked.denied(row) {
         return (ended, Some(by));
     }
-    if runs {
-        return (was, None);
-    }
     if !returns && !asked.now.has(row.at, row.families, row.or_certain) {
         return (ended, Some("families".to_owned()));
     }
-    let offences = match (was, row.sentence) {
-        (Some(force), Some(sentence)) if at_ms.saturating_sub(force.until_ms) < sentence.forget_ms => force.offences,
-        _ => 0,
-    };
+    let offences = ended.map_or(0, |force| force.offences);
     let lasts_ms = row.sentence.map_or(row.hold_ms, |sentence| sentence.length_ms(offences, asked.seed));
     let until_ms = at_ms.saturating_add(lasts_ms);
     (Some(Force { action: row.action, on: true, since_ms: at_ms, until_ms, offences: offences.saturating_add(1) }), None)

@@ -88,13 +88,14 @@ pub struct Allowed {
 impl Allowed {
     /// Milliseconds between two events at this score: the rate falls evenly from the one at `at` to the one at 100.
     pub fn interval_ms(&self, at: u8, points: u8) -> u64 {
-        // Rates in events per 10^12 microseconds, so that slow ones keep their digits.
-        let rate = |us: i64| 1_000_000_000_000 / u128::from(us.max(1).unsigned_abs());
+        // Rates in events per 10^24 microseconds, so that slow ones keep their digits.
+        const WHOLE: u128 = 1_000_000_000_000_000_000_000_000;
+        let rate = |us: i64| WHOLE / u128::from(us.max(1).unsigned_abs());
         let (from, floor) = (rate(self.from_us), rate(self.floor_us.max(self.from_us)));
         let (way, whole) = (u128::from(points.saturating_sub(at)), u128::from(100 - at.min(100)));
         let less = ((from - floor) * way.min(whole)).checked_div(whole).unwrap_or(from - floor);
         let now = from - less;
-        u64::try_from((1_000_000_000_000 / now.max(1)).div_ceil(1_000)).unwrap_or(u64::MAX)
+        u64::try_from((WHOLE / now.max(1)).div_ceil(1_000)).unwrap_or(u64::MAX)
     }
 }
 

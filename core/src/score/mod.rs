@@ -71,8 +71,9 @@ impl Milli {
     }
 
     /// Whole points.
-    pub fn of_points(points: u8) -> Milli {
-        Milli::saturating(u64::from(points) * 1_000)
+    pub const fn of_points(points: u8) -> Milli {
+        let thousandths = points as u32 * 1_000;
+        if thousandths > Milli::MOST.0 { Milli::MOST } else { Milli(thousandths) }
     }
 
     /// Thousandths.

@@ -30,7 +30,7 @@ fn pack(rules: &[String]) -> RuleSet {
 fn held(reasons: &Reasons, rule: usize, at_ms: i64) -> Held {
     let index = reasons.of_firing(rule, None);
     let firing = Firing { count: 1, within_ms: 0, figure: Figure::One };
-    Held { reason: reasons.key(index), points: reasons.row(index).points, at_ms, spared: false, firing }
+    Held { reason: reasons.key(index), points: reasons.row(index).points, at_ms, firing }
 }
 
 /// Risk score, and the sum before the cut, of firings (rule, minutes before now).
@@ -39,7 +39,7 @@ fn score(rules: &[String], firings: &[(usize, i64)]) -> (u8, f64) {
     let reasons = Reasons::of(&set);
     let mut ledger = Ledger::default();
     for (rule, ago) in firings {
-        ledger.hold(held(&reasons, *rule, START_MS - ago * MINUTE));
+        hold(&reasons, &mut ledger, held(&reasons, *rule, START_MS - ago * MINUTE), START_MS);
     }
     let scores = tally::at(&reasons, &ledger, START_MS, Whose::All);
     (scores.risk(), scores.of(Axis::Intrusion).sum as f64 / 1_000.0)
@@ -96,10 +96,7 @@ fn firings() -> impl Strategy<Value = Vec<(usize, i64)>> {
 /// Holds as the engine does: of two the heavier now stays.
 fn hold(reasons: &Reasons, ledger: &mut Ledger, new: Held, now_ms: i64) {
     let (_, reason) = reasons.get(new.reason).unwrap();
-    let left = |held: &Held| (super::decay::decayed(held.points, now_ms - held.at_ms, reason.half_life_ms), held.at_ms);
-    if ledger.held_for(new.reason).is_none_or(|there| left(there) < left(&new)) {
-        ledger.hold(new);
-    }
+    ledger.hold(new, |held| tally::left(held, reason, now_ms));
 }
 
 proptest! {

@@ -15,8 +15,6 @@ pub struct Held {
     pub points: Milli,
     /// When, milliseconds of event time.
     pub at_ms: i64,
-    /// An exception lets nobody act because of it.
-    pub spared: bool,
     /// What was met.
     pub firing: Firing,
 }
@@ -60,7 +58,7 @@ pub struct Episode {
 }
 
 /// What is held against an entity.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
     /// Ascending by reason, each once.
     pub held: Vec<Held>,
@@ -72,20 +70,25 @@ pub struct Ledger {
     pub published: bool,
     /// When something ends by itself; `None` when nothing does.
     pub due_ms: Option<i64>,
+    /// The newest time that counted for it, milliseconds; `i64::MIN` for none.
+    pub as_of_ms: i64,
+}
+
+impl Default for Ledger {
+    fn default() -> Ledger {
+        Ledger { held: Vec::new(), forces: Vec::new(), episodes: Vec::new(), published: false, due_ms: None, as_of_ms: i64::MIN }
+    }
 }
 
 impl Ledger {
-    /// The contribution of a reason.
-    pub fn held_for(&mut self, reason: u64) -> Option<&mut Held> {
-        let at = self.held.binary_search_by_key(&reason, |held| held.reason).ok()?;
-        Some(&mut self.held[at])
-    }
-
-    /// Puts a contribution in its place; the one that the reason had goes.
-    pub fn hold(&mut self, held: Held) {
+    /// Puts a contribution in its place, unless the one that its reason has weighs more by `weight`. Of two that weigh the same the
+    /// later stays, so that it does not matter which came first. What is below [`Milli::LEAST`] is nothing.
+    pub fn hold(&mut self, held: Held, weight: impl Fn(&Held) -> Milli) {
+        let rank = |held: &Held| (weight(held), held.at_ms, held.points, held.firing.count);
         match self.held.binary_search_by_key(&held.reason, |held| held.reason) {
-            Ok(at) => self.held[at] = held,
-            Err(at) => self.held.insert(at, held),
+            Ok(at) if rank(&self.held[at]) < rank(&held) => self.held[at] = held,
+            Err(at) if held.points >= Milli::LEAST => self.held.insert(at, held),
+            _ => {}
         }
     }
 

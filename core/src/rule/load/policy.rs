@@ -292,6 +292,11 @@ fn check_keys(fields: &Fields<'_>, action: Action, decide: Decide, report: &mut 
             good = false;
         }
     }
+    if decide == Decide::PerEvent && fields.get("resolve_after").is_some() {
+        let message = "`resolve_after` goes with `decide: per_signal`; an alert of a score is over below `leave`";
+        report.problem(codes::CONTRADICTION, fields.key_at("resolve_after"), message, None);
+        good = false;
+    }
     if decide == Decide::PerSignal {
         for key in OF_SCORES.iter().filter(|key| fields.get(key).is_some()) {
             let message = format!("`{key}` needs a score over time, which `decide: per_signal` does not have");

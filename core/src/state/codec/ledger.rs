@@ -12,21 +12,27 @@ use uuid::Uuid;
 mod part {
     pub const PUBLISHED: u8 = 1;
     pub const DUE: u8 = 2;
+    pub const AS_OF: u8 = 4;
 }
 
-/// The most bytes of one contribution: reason (8), points (3), time (6), kind and mark (1), count (5), window (6), figure (9).
-pub const HELD_BYTES: usize = 8 + 3 + 6 + 1 + 5 + 6 + 9;
-/// The most bytes of everything besides contributions and alerts: parts (1), due (6), three counts (3 each), four actions of action and
-/// mark (1), two times (6 each) and offences (2).
-pub const REST_BYTES: usize = 1 + 6 + 3 * 3 + 4 * (1 + 2 * 6 + 2);
+/// The most bytes of one contribution: reason (8), points (3), time (6), kind (1), count (5), window (6), figure (10).
+pub const HELD_BYTES: usize = 8 + 3 + 6 + 1 + 5 + 6 + 10;
+/// The most bytes of everything besides contributions and alerts: parts (1), two times (6 each), three counts (3 each), four actions of
+/// action and mark (1), two times (6 each) and offences (2).
+pub const REST_BYTES: usize = 1 + 2 * 6 + 3 * 3 + 4 * (1 + 2 * 6 + 2);
 /// The most bytes of one alert: key (8), id (16), three times (6 each) and whether one is there (1), two counts (5 each), severity and action (1).
 pub const EPISODE_BYTES: usize = 8 + 16 + 3 * 6 + 1 + 2 * 5 + 1;
 
 pub(super) fn encode(out: &mut Vec<u8>, base: i64, ledger: &Ledger) {
     let has = |part: u8, there: bool| if there { part } else { 0 };
-    out.push(has(part::PUBLISHED, ledger.published) | has(part::DUE, ledger.due_ms.is_some()));
+    out.push(
+        has(part::PUBLISHED, ledger.published) | has(part::DUE, ledger.due_ms.is_some()) | has(part::AS_OF, ledger.as_of_ms != i64::MIN),
+    );
     if let Some(due_ms) = ledger.due_ms {
         signed(out, due_ms.wrapping_sub(base));
+    }
+    if ledger.as_of_ms != i64::MIN {
+        signed(out, ledger.as_of_ms.wrapping_sub(base));
     }
     varint(out, ledger.held.len() as u64);
     for held in &ledger.held {
@@ -34,7 +40,7 @@ pub(super) fn encode(out: &mut Vec<u8>, base: i64, ledger: &Ledger) {
         varint(out, held.points.thousandths().into());
         signed(out, held.at_ms.wrapping_sub(base));
         let (kind, value) = figure(held.firing.figure);
-        out.push(kind << 1 | u8::from(held.spared));
+        out.push(kind);
         varint(out, held.firing.count);
         signed(out, held.firing.within_ms);
         if let Some(value) = value {
@@ -68,16 +74,17 @@ pub(super) fn encode(out: &mut Vec<u8>, base: i64, ledger: &Ledger) {
 pub(super) fn decode(input: &mut Input<'_>, base: i64) -> Result<Ledger, StateError> {
     let has = input.byte()?;
     let due_ms = if has & part::DUE != 0 { Some(input.time(base)?) } else { None };
+    let as_of_ms = if has & part::AS_OF != 0 { input.time(base)? } else { i64::MIN };
     let held: Vec<Held> = (0..input.length(13)?).map(|_| decode_held(input, base)).collect::<Result<_, _>>()?;
     let forces: Vec<Force> = (0..input.length(4)?).map(|_| decode_force(input, base)).collect::<Result<_, _>>()?;
     let episodes: Vec<Episode> = (0..input.length(30)?).map(|_| decode_episode(input, base)).collect::<Result<_, _>>()?;
     let is_sorted = held.is_sorted_by(|a, b| a.reason < b.reason)
         && forces.is_sorted_by(|a, b| a.action < b.action)
         && episodes.is_sorted_by(|a, b| a.key < b.key);
-    if !is_sorted || has & !(part::PUBLISHED | part::DUE) != 0 {
+    if !is_sorted || has & !(part::PUBLISHED | part::DUE | part::AS_OF) != 0 {
         return Err(StateError::Damaged);
     }
-    Ok(Ledger { held, forces, episodes, published: has & part::PUBLISHED != 0, due_ms })
+    Ok(Ledger { held, forces, episodes, published: has & part::PUBLISHED != 0, due_ms, as_of_ms })
 }
 
 fn decode_held(input: &mut Input<'_>, base: i64) -> Result<Held, StateError> {
@@ -88,9 +95,9 @@ fn decode_held(input: &mut Input<'_>, base: i64) -> Result<Held, StateError> {
         return Err(StateError::Damaged);
     }
     let at_ms = input.time(base)?;
-    let word = input.byte()?;
+    let kind = input.byte()?;
     let (count, within_ms) = (input.varint()?, input.signed()?);
-    let figure = match word >> 1 {
+    let figure = match kind {
         0 => Figure::One,
         1 => Figure::Events,
         2 => Figure::Rate,
@@ -104,7 +111,7 @@ fn decode_held(input: &mut Input<'_>, base: i64) -> Result<Held, StateError> {
         10 => Figure::Reported,
         _ => return Err(StateError::Damaged),
     };
-    Ok(Held { reason, points, at_ms, spared: word & 1 == 1, firing: Firing { count, within_ms, figure } })
+    Ok(Held { reason, points, at_ms, firing: Firing { count, within_ms, figure } })
 }
 
 fn decode_force(input: &mut Input<'_>, base: i64) -> Result<Force, StateError> {

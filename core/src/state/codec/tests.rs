@@ -198,11 +198,11 @@ fn golden_version_3() {
         Figure::Score(Axis::Integrity),
         Figure::Reported,
     ];
-    let mut ledger = Ledger { published: true, due_ms: Some(NOW + 77), ..Ledger::default() };
+    let mut ledger = Ledger { published: true, due_ms: Some(NOW + 77), as_of_ms: NOW - 3, ..Ledger::default() };
     for (at, figure) in figures.into_iter().enumerate() {
         let firing = Firing { count: at as u64, within_ms: 1_000 * at as i64, figure };
         let points = Milli::saturating(9_000 * at as u64);
-        ledger.hold(Held { reason: at as u64 + 1, points, at_ms: NOW - at as i64, spared: at % 2 == 1, firing });
+        ledger.held.push(Held { reason: at as u64 + 1, points, at_ms: NOW - at as i64, firing });
     }
     for (at, action) in Action::ALL.into_iter().enumerate() {
         let (since_ms, until_ms) = (NOW - 5, NOW + 1_000 * at as i64);
@@ -231,12 +231,11 @@ fn golden_version_3() {
 
 fn ledger() -> impl Strategy<Value = Ledger> {
     let figure = prop_oneof![Just(Figure::Events), any::<i64>().prop_map(Figure::Sum), Just(Figure::Score(Axis::Abuse))];
-    let held = (any::<u64>(), 0u64..=100_000, time(), any::<bool>(), any::<u64>(), any::<i64>(), figure).prop_map(
-        |(reason, points, at_ms, spared, count, within_ms, figure)| Held {
+    let held = (any::<u64>(), 500u64..=100_000, time(), any::<u64>(), any::<i64>(), figure).prop_map(
+        |(reason, points, at_ms, count, within_ms, figure)| Held {
             reason,
             points: Milli::saturating(points),
             at_ms,
-            spared,
             firing: Firing { count, within_ms, figure },
         },
     );
@@ -255,13 +254,15 @@ fn ledger() -> impl Strategy<Value = Ledger> {
             action: Action::ALL[action],
         });
     let lists = (proptest::collection::vec(held, 0..20), proptest::collection::vec(force, 0..6), proptest::collection::vec(episode, 0..4));
-    (lists, any::<bool>(), proptest::option::of(time())).prop_map(|((held, forces, episodes), published, due_ms)| {
-        let mut ledger = Ledger { published, due_ms, ..Ledger::default() };
-        held.into_iter().for_each(|held| ledger.hold(held));
-        forces.into_iter().for_each(|force| ledger.set_force(force.action, Some(force)));
-        episodes.into_iter().for_each(|episode| ledger.open(episode));
-        ledger
-    })
+    (lists, any::<bool>(), proptest::option::of(time()), maybe_time()).prop_map(
+        |((held, forces, episodes), published, due_ms, as_of_ms)| {
+            let mut ledger = Ledger { published, due_ms, as_of_ms, ..Ledger::default() };
+            held.into_iter().for_each(|held| ledger.hold(held, |held| held.points));
+            forces.into_iter().for_each(|force| ledger.set_force(force.action, Some(force)));
+            episodes.into_iter().for_each(|episode| ledger.open(episode));
+            ledger
+        },
+    )
 }
 
 proptest! {
