@@ -56,10 +56,13 @@ fn the_eight_cases_of_the_manual() {
     let check = |case: &str, (risk, sum): (u8, f64), shown: u8, exact: f64| {
         assert!(risk == shown && (sum - exact).abs() < 0.051, "{case}: {risk} ({sum}), expected {shown} ({exact})");
     };
-    check("A", score(&[probing.clone()], &[(0, 0)]), 60, 60.0);
+    check("A", score(std::slice::from_ref(&probing), &[(0, 0)]), 60, 60.0);
     check(
         "B",
-        score(&[probing.clone()], &[(0, 11), (0, 10), (0, 9), (0, 8), (0, 7), (0, 6), (0, 5), (0, 4), (0, 3), (0, 2), (0, 1), (0, 0)]),
+        score(
+            std::slice::from_ref(&probing),
+            &[(0, 11), (0, 10), (0, 9), (0, 8), (0, 7), (0, 6), (0, 5), (0, 4), (0, 3), (0, 2), (0, 1), (0, 0)],
+        ),
         60,
         60.0,
     );
