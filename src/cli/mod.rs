@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod config;
+mod draw;
 pub mod events;
 mod failure;
 pub mod flags;
