@@ -3,7 +3,7 @@
 //! [`crate::policy::enforce`]'s.
 
 use super::decide::axes;
-use super::{Circumstances, Engine, Made, Shown, flag_user};
+use super::{Circumstances, Engine, Made, Shown, flag_user, is_about};
 use crate::decision::{ContextApplied, Contribution, Decision, EntityRef, Points, SCHEMA_VERSION};
 use crate::detectors::{Firing, ScoreLook};
 use crate::entity::Entity;
@@ -192,15 +192,10 @@ impl Engine {
             now: tally::at(&self.reasons, ledger, now_ms, Whose::Evidence),
             gone_ms: tally::is_gone(&self.reasons, ledger, now_ms),
         };
-        let user = flag_user(&observation.event);
         let mut fired = Vec::new();
         for &index in &self.composites {
             let rule = &self.rules.rules[index];
-            let looks = rule.mode != Mode::Off
-                && super::counts(rule, observation)
-                && rule.flag.is_none_or(|flag| self.flags.is_on(flag, user))
-                && rule.on.as_deref().is_none_or(|on| on == observation.event.event_type)
-                && rule.when.as_ref().is_none_or(|when| when.holds(&observation.event));
+            let looks = self.passed_over(rule, observation).is_none() && is_about(rule, observation);
             if looks && let Shown::Fires(circumstances) = self.show(index, observation, Some(&look), state) {
                 fired.push(circumstances);
             }
