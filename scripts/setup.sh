@@ -3,7 +3,7 @@
 # Elsewhere it prints one message with everything that is missing and the commands that install it.
 # Runs again and again; under a second when all is there.
 #
-#   scripts/setup.sh           find, install, fetch Kafka's jars
+#   scripts/setup.sh           find, install, fetch Kafka's jars, make the Python environment of the examples
 #   scripts/setup.sh --check   only say what is missing
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -39,6 +39,25 @@ has_java_17() {
 
 has_kafka_jars() { [ -d "${XDG_CACHE_HOME:-$HOME/.cache}/tripline/kafka-4.3.1" ]; }
 
+# The Python of the examples' tests: an environment of its own with what they ask for.
+python_home="${XDG_CACHE_HOME:-$HOME/.cache}/tripline/python"
+python_needs=examples/standing/requirements.txt
+
+has_python() { has python3 && python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; }
+
+has_python_home() { [ -x "$python_home/bin/python" ] && cmp -s "$python_needs" "$python_home/requirements.txt"; }
+
+# Without a package index only those tests fail, and they say why.
+make_python_home() {
+    echo "setup: making a Python environment for the examples in $python_home"
+    if python3 -m venv --clear "$python_home" &&
+        "$python_home/bin/python" -m pip install --quiet --disable-pip-version-check -r "$python_needs"; then
+        cp "$python_needs" "$python_home/requirements.txt"
+    else
+        echo "setup: could not install what $python_needs names: tests of the examples will fail until this runs through" >&2
+    fi
+}
+
 docker_answers() { has docker && timeout 5 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 # Which of the three ways to a Kafka will work: `broker`, `java`, `docker`, or nothing.
@@ -63,6 +82,7 @@ find_missing() {
     has_libclang || need "libclang (bindings of RocksDB)" libclang-dev
     has pkg-config || need "pkg-config" pkg-config
     has pkg-config && pkg-config --exists openssl || need "OpenSSL's headers" libssl-dev
+    has_python || need "Python 3.8 or newer with venv (tests of the examples)" python3 python3-venv
     if ! has cargo; then
         missing+=("Rust")
         others+=("curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y   # then: . \"\$HOME/.cargo/env\"")
@@ -117,5 +137,8 @@ fi
 way=$(kafka_way)
 if [ "$way" = java ] && [ "${1:-}" != --check ]; then
     testkit/kafka/jars.sh >/dev/null
+fi
+if [ "${1:-}" != --check ]; then
+    has_python_home || make_python_home
 fi
 echo "setup: all there (Kafka for tests and demo: $way)"

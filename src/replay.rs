@@ -9,6 +9,7 @@
 //! brought the time; nothing fires past the last line's time unless [`Options::until_ms`] says how much later it is.
 
 mod due;
+pub mod explain;
 mod line;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,9 @@ use tripline_core::rejection::{Reason, Rejection};
 use tripline_core::state::ActorState;
 use tripline_core::stream_time::{reached_by, settle};
 use tripline_core::time::{EARLIEST_MS, LATEST_MS, parse_rfc3339_ms};
+
+/// The topic that lines of a file say they came from.
+const TOPIC: &str = "file";
 
 /// How many rejected lines are named in the summary.
 const NAMED_REJECTIONS: usize = 5;
@@ -126,17 +130,7 @@ pub fn run(input: impl BufRead, engine: &Engine, options: Options<'_>, mut out: 
     let Options { max_line_bytes, mapping, shadow, until_ms, alerts, standing, progress } = options;
     let mut beside = Beside { alerts, standing };
     let mut lines = Lines::new(input, max_line_bytes);
-    let mut replay = Replay {
-        engine,
-        mapping,
-        needs_time: engine.needs_time(),
-        stream_time_ms: i64::MIN,
-        states: HashMap::default(),
-        due: Due::default(),
-        key: String::new(),
-        selection: Selection::default(),
-        counts: Counts::default(),
-    };
+    let mut replay = Replay::new(engine, mapping);
     let mut made = Made::default();
     while let Some((line, bytes)) = lines.next_line()? {
         replay.line(line, &mut made);
@@ -168,16 +162,40 @@ struct Replay<'a> {
     counts: Counts,
 }
 
-impl Replay<'_> {
+/// Told of an observation, and of its entity's state just before it is counted.
+type Watch<'w> = &'w mut dyn FnMut(&Observation<'_>, &ActorState);
+
+impl<'a> Replay<'a> {
+    fn new(engine: &'a Engine, mapping: Option<&'a Mapping>) -> Replay<'a> {
+        Replay {
+            engine,
+            mapping,
+            needs_time: engine.needs_time(),
+            stream_time_ms: i64::MIN,
+            states: HashMap::default(),
+            due: Due::default(),
+            key: String::new(),
+            selection: Selection::default(),
+            counts: Counts::default(),
+        }
+    }
+
     fn line(&mut self, line: Line<'_>, made: &mut Made) {
-        let index = self.counts.lines;
+        if let Some((event, reference_ms)) = self.read(line) {
+            self.see(event, reference_ms, made, None);
+        }
+    }
+
+    /// The event of the next line and its reference time, if it is one.
+    fn read<'l>(&mut self, line: Line<'l>) -> Option<(Event<'l>, i64)> {
         self.counts.lines += 1;
-        let (event, reference_ms) = match read(line, self.mapping) {
-            Ok(read) => read,
-            Err(rejection) => return self.counts.reject(index + 1, rejection),
-        };
+        read(line, self.mapping).map_err(|rejection| self.counts.reject(self.counts.lines, rejection)).ok()
+    }
+
+    /// Counts the event of the line that was read last.
+    fn see(&mut self, event: Event<'_>, reference_ms: i64, made: &mut Made, mut watch: Option<Watch<'_>>) {
         self.fire(reached_by(reference_ms), made);
-        let position = Position { topic: "file".to_owned(), partition: 0, offset: index as i64 };
+        let position = Position { topic: TOPIC.to_owned(), partition: 0, offset: self.counts.lines as i64 - 1 };
         let addressed = self.engine.address(event, &position, reference_ms);
         if addressed.is_empty() {
             self.counts.unaddressed += 1;
@@ -185,7 +203,7 @@ impl Replay<'_> {
         }
         self.counts.routed += 1;
         let Ok(()) = addressed.each(|observation| {
-            match self.observe(observation, made) {
+            match self.observe(observation, made, &mut watch) {
                 Outcome::Processed => self.counts.processed += 1,
                 Outcome::Late => self.counts.late += 1,
                 Outcome::Duplicate => self.counts.duplicate += 1,
@@ -195,18 +213,26 @@ impl Replay<'_> {
     }
 
     /// One of the entities that the event concerns counts it.
-    fn observe(&mut self, observation: &Observation<'_>, made: &mut Made) -> Outcome {
+    fn observe(&mut self, observation: &Observation<'_>, made: &mut Made, watch: &mut Option<Watch<'_>>) -> Outcome {
         if !self.engine.select(observation, &mut self.selection) {
+            if let Some(watch) = watch {
+                watch(observation, &ActorState::default());
+            }
             return Outcome::Processed;
         }
         self.key.clear();
         observation.entity.write_key(&mut self.key);
         let state = self.states.entry_ref(self.key.as_str()).or_default();
+        let before = state.next_due_ms();
+        if self.needs_time {
+            settle(self.engine, observation, state, made);
+        }
+        if let Some(watch) = watch {
+            watch(observation, state);
+        }
         if !self.needs_time {
             return self.engine.apply(observation, &self.selection, state, made);
         }
-        let before = state.next_due_ms();
-        settle(self.engine, observation, state, made);
         let outcome = self.engine.apply(observation, &self.selection, state, made);
         self.due.moved(&self.key, before, state.next_due_ms());
         outcome

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod decide;
+pub mod explain;
 #[cfg(test)]
 mod tests;
 mod weigh;
@@ -149,6 +150,21 @@ const KEEP_AT_LEAST_MS: i64 = 3_600_000;
 /// The word in `blocked_by` that names our own decisions.
 const OWN_BLOCK: &str = "self";
 
+/// Why a rule does not look at an event at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PassedOver {
+    /// `mode: off`.
+    Off,
+    /// It counts another kind of entity.
+    OtherEntity,
+    /// One of our own decisions refused the request.
+    OwnBlock,
+    /// The event lacks what the rule counts.
+    NothingToCount,
+    /// Its flag (its index) is off for the event's user.
+    Flag(usize),
+}
+
 /// What an event did to a rule.
 enum Shown<'a> {
     /// Nothing that anybody need know.
@@ -254,24 +270,33 @@ impl Engine {
     pub fn select(&self, observation: &Observation<'_>, selection: &mut Selection) -> bool {
         selection.rules.clear();
         let (policy, event) = (&self.rules.policy, &observation.event);
-        if policy.master_flag.is_none_or(|flag| self.flags.is_on(flag, flag_user(event))) {
+        let user = flag_user(event);
+        if policy.master_flag.is_none_or(|flag| self.flags.is_on(flag, user)) {
             self.plan.select(event, &mut selection.scratch, &mut selection.rules);
             selection.rules.retain(|index| {
                 let rule = &self.rules.rules[*index];
-                !rule.detector.is_composite() && self.looks(rule, observation)
+                !rule.detector.is_composite() && self.passed_over(rule, observation).is_none()
             });
         }
         !selection.rules.is_empty() || policy.allowed_lateness_ms.is_some() || policy.remember_ids > 0 || self.emit == Emit::All
     }
 
-    /// Whether a rule looks at events like this one: whatever its `on` and `when` say of it.
-    fn looks(&self, rule: &Rule, observation: &Observation<'_>) -> bool {
+    /// Why a rule does not look at an event, whatever its `on` and `when` say; `None` if it does.
+    fn passed_over(&self, rule: &Rule, observation: &Observation<'_>) -> Option<PassedOver> {
         let event = &observation.event;
-        rule.mode != Mode::Off
-            && counts(rule, observation)
-            && (rule.include_own_blocks || event.blocked_by.as_deref() != Some(OWN_BLOCK))
-            && rule.detector.takes(event)
-            && rule.flag.is_none_or(|flag| self.flags.is_on(flag, flag_user(event)))
+        if rule.mode == Mode::Off {
+            return Some(PassedOver::Off);
+        }
+        if !counts(rule, observation) {
+            return Some(PassedOver::OtherEntity);
+        }
+        if !rule.include_own_blocks && event.blocked_by.as_deref() == Some(OWN_BLOCK) {
+            return Some(PassedOver::OwnBlock);
+        }
+        if !rule.detector.takes(event) {
+            return Some(PassedOver::NothingToCount);
+        }
+        rule.flag.filter(|flag| !self.flags.is_on(*flag, flag_user(event))).map(PassedOver::Flag)
     }
 
     /// Counts and evaluates one observation. What comes of it is appended to `out`.
@@ -283,24 +308,10 @@ impl Engine {
 
     /// [`Engine::process`] with the rules already selected.
     pub fn apply(&self, observation: &Observation<'_>, selection: &Selection, state: &mut ActorState, out: &mut Made) -> Outcome {
-        let event = &observation.event;
-        let policy = &self.rules.policy;
-        let at = event.event_time_ms;
-        state.expire(at, observation.reference_ms);
-        if let (Some(lateness), Some(newest)) = (policy.allowed_lateness_ms, state.newest_ms)
-            && at < newest.saturating_sub(lateness)
-        {
-            return Outcome::Late;
-        }
-        if policy.remember_ids > 0 && observation.has_own_id {
-            let id = hash::short(event.event_id.as_deref().unwrap_or_default().as_bytes());
-            if state.has_seen(id) {
-                return Outcome::Duplicate;
-            }
-            state.remember(id, policy.remember_ids);
-        }
-        if policy.allowed_lateness_ms.is_some() || policy.remember_ids > 0 {
-            state.note(at, self.keep_ms);
+        let (policy, at) = (&self.rules.policy, observation.event.event_time_ms);
+        let outcome = self.count(observation, state);
+        if outcome != Outcome::Processed {
+            return outcome;
         }
         self.lapse_before(&observation.entity, at, state, out);
         let before = out.decisions.len();
@@ -323,6 +334,28 @@ impl Engine {
         Outcome::Processed
     }
 
+    /// Decides on an observation's outcome, and notes that it was counted.
+    fn count(&self, observation: &Observation<'_>, state: &mut ActorState) -> Outcome {
+        let (policy, at) = (&self.rules.policy, observation.event.event_time_ms);
+        state.expire(at, observation.reference_ms);
+        if let (Some(lateness), Some(newest)) = (policy.allowed_lateness_ms, state.newest_ms)
+            && at < newest.saturating_sub(lateness)
+        {
+            return Outcome::Late;
+        }
+        if policy.remember_ids > 0 && observation.has_own_id {
+            let id = hash::short(observation.event.event_id.as_deref().unwrap_or_default().as_bytes());
+            if state.has_seen(id) {
+                return Outcome::Duplicate;
+            }
+            state.remember(id, policy.remember_ids);
+        }
+        if policy.allowed_lateness_ms.is_some() || policy.remember_ids > 0 {
+            state.note(at, self.keep_ms);
+        }
+        Outcome::Processed
+    }
+
     /// Shows an event to one rule; answers what is to be said if it fires.
     fn show(
         &self,
@@ -334,14 +367,13 @@ impl Engine {
     ) -> Shown<'_> {
         let rule = &self.rules.rules[index];
         let event = &observation.event;
-        let holds = |e: &&Exception| e.expires_ms.is_none_or(|end| observation.reference_ms < end) && e.when.holds(event);
-        let exception = rule.exceptions.iter().find(holds);
+        let exception = exception(rule, observation);
         let effect = exception.map(|e| e.effect);
         if effect == Some(Effect::Ignore) {
             return Shown::Nothing;
         }
         let look = Look { observation, at_ms, lateness_ms: self.lateness_ms(), score };
-        let sub = rule.per.as_ref().map_or(0, |per| sub_key(per.eval(event)));
+        let sub = sub_key(rule, event);
         let once_per_ms = rule.signal.once_per_ms;
         let fresh = match rule.detector.memory() {
             Some(memory) => memory,
@@ -463,6 +495,13 @@ fn counts(rule: &Rule, observation: &Observation<'_>) -> bool {
     }
 }
 
+/// Whether an event is what a rule's `on` and `when` ask for. The rules of which that is so are found by their plan; this is for
+/// one rule.
+fn is_about(rule: &Rule, observation: &Observation<'_>) -> bool {
+    let event = &observation.event;
+    rule.on.as_deref().is_none_or(|on| on == event.event_type) && rule.when.as_ref().is_none_or(|when| when.holds(event))
+}
+
 fn flag_user<'e>(event: &'e Event<'_>) -> FlagUser<'e> {
     FlagUser {
         user_id: event.user_id.as_deref(),
@@ -471,11 +510,19 @@ fn flag_user<'e>(event: &'e Event<'_>) -> FlagUser<'e> {
     }
 }
 
-/// A sub-key's hash; never 0, which means no sub-key.
-fn sub_key(value: crate::value::Value<'_>) -> u64 {
-    let text: Cow<'_, str> = match value {
-        crate::value::Value::Str(text) => Cow::Borrowed(text),
-        crate::value::Value::Missing => Cow::Borrowed(""),
+/// The exception that spares an event, if one does: the first that matches.
+fn exception<'r>(rule: &'r Rule, observation: &Observation<'_>) -> Option<&'r Exception> {
+    let holds = |e: &&Exception| e.expires_ms.is_none_or(|end| observation.reference_ms < end) && e.when.holds(&observation.event);
+    rule.exceptions.iter().find(holds)
+}
+
+/// The hash of an event's sub-key; 0 for a rule without `per`, and never 0 otherwise.
+fn sub_key(rule: &Rule, event: &Event<'_>) -> u64 {
+    use crate::value::Value;
+    let Some(per) = &rule.per else { return 0 };
+    let text: Cow<'_, str> = match per.eval(event) {
+        Value::Str(text) => Cow::Borrowed(text),
+        Value::Missing => Cow::Borrowed(""),
         other => Cow::Owned(other.to_json().to_string()),
     };
     hash::short(text.as_bytes()).max(1)

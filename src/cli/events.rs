@@ -2,6 +2,7 @@
 
 mod draw;
 
+use super::draw::{clean, columns};
 use crate::config::Config;
 use crate::sink::Location;
 use crate::sink::review::{Change, Filter, ReviewError, Status, StoredEvent};
@@ -48,7 +49,7 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Show one event with its receipt and its notes.
+    /// Show one event with its receipt, as a chart, and its notes.
     Show {
         /// Its id, or at least the first 8 characters.
         id: String,
@@ -106,7 +107,7 @@ enum Output {
 /// A [`crate::sink::StoreError`] inside the error knows its exit code ([`crate::sink::StoreError::exit_code`]).
 pub fn run(args: EventsArgs, config: &Config) -> anyhow::Result<u8> {
     let now_ms = jiff::Timestamp::now().as_millisecond();
-    let done = execute(args.command, &config.sink.url, now_ms, &mut std::io::stdout().lock(), &mut std::io::stderr().lock());
+    let done = execute(args.command, &config.sink.url, now_ms, columns(), &mut std::io::stdout().lock(), &mut std::io::stderr().lock());
     match done {
         // The reader of our pipe has seen enough (`| head`).
         Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => Ok(0),
@@ -114,7 +115,7 @@ pub fn run(args: EventsArgs, config: &Config) -> anyhow::Result<u8> {
     }
 }
 
-fn execute(command: Command, url: &str, now_ms: i64, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+fn execute(command: Command, url: &str, now_ms: i64, columns: usize, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     let location = Location::parse(url)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("could not start the runtime of the event store")?;
@@ -131,7 +132,7 @@ fn execute(command: Command, url: &str, now_ms: i64, out: &mut dyn Write, err: &
             _ => None,
         };
         let mut store = EventStore::open(&location, Opening::Existing).await?;
-        let answer = match answer(command, since, &mut store, now_ms, out, err).await {
+        let answer = match answer(command, since, &mut store, now_ms, columns, out, err).await {
             Ok(()) => Ok(0),
             Err(error) => match error.downcast::<ReviewError>() {
                 Ok(ReviewError::Store(error)) => Err(error.into()),
@@ -152,6 +153,7 @@ async fn answer(
     since: Option<String>,
     store: &mut EventStore,
     now_ms: i64,
+    columns: usize,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> anyhow::Result<()> {
@@ -168,7 +170,7 @@ async fn answer(
             let event = store.find(&id).await?;
             let notes = store.notes(&event.row.id).await?;
             match output {
-                Output::Table => draw::event(&event, &notes, out)?,
+                Output::Table => draw::event(&event, &notes, columns, out)?,
                 Output::Json | Output::Ndjson => {
                     let mut value = serde_json::to_value(&event)?;
                     value["history"] = serde_json::to_value(&notes)?;
@@ -186,14 +188,14 @@ async fn answer(
             }
             store.change(&events, &Change { status: Some(status), note, by: author.by, at: format_rfc3339_ms(now_ms) }).await?;
             for (id, _) in &events {
-                writeln!(out, "{} {}", draw::clean(id), status.name())?;
+                writeln!(out, "{} {}", clean(id), status.name())?;
             }
         }
         Command::Note { id, text, author } => {
             let event = store.find(&id).await?;
             let change = Change { status: None, note: text, by: author.by, at: format_rfc3339_ms(now_ms) };
             store.change(&[(event.row.id.clone(), event.version)], &change).await?;
-            writeln!(out, "{} noted", draw::clean(&event.row.id))?;
+            writeln!(out, "{} noted", clean(&event.row.id))?;
         }
     }
     Ok(())

@@ -5,7 +5,9 @@
 
 pub mod check;
 pub mod config;
+mod draw;
 pub mod events;
+pub mod explain;
 mod failure;
 pub mod flags;
 pub mod generate;
@@ -72,6 +74,8 @@ pub enum Verb {
     Test(test::TestArgs),
     /// Events as NDJSON in, decisions as NDJSON out, without a broker
     Replay(replay::ReplayArgs),
+    /// Why an event of a file fired, or what kept it from firing
+    Explain(explain::ExplainArgs),
     /// What flags say
     #[command(subcommand)]
     Flags(flags::FlagsCommand),
@@ -145,6 +149,7 @@ pub fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Check(args) => check::run(&args, global),
         Verb::Test(args) => test::run(&args, global),
         Verb::Replay(args) => replay::run(&args, &ready(global)?),
+        Verb::Explain(args) => explain::run(&args, &ready(global)?),
         Verb::Flags(command) => flags::run(&command, &ready(global)?),
         Verb::Events(args) => Ok(events::run(args, &ready(global)?.config)?),
         Verb::Topics(command) => Ok(topics::run(&command, &ready(global)?.config)),

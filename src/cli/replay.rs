@@ -20,18 +20,9 @@ pub struct ReplayArgs {
     /// Events, one JSON object per line; `-` for stdin
     #[arg(long, value_name = "FILE|-")]
     pub input: String,
-    /// Folder of the rule pack [default: rules.path]
-    #[arg(long, value_name = "DIR")]
-    pub rules: Option<PathBuf>,
-    /// Flags file [default: flags.file]
-    #[arg(long, value_name = "FILE")]
-    pub flags: Option<PathBuf>,
-    /// Settings of the pack by name, JSON or YAML [default: rules.settings]
-    #[arg(long, value_name = "FILE")]
-    pub settings: Option<PathBuf>,
-    /// How lines of another shape become events: a shipped set, or a topic of input.mapping [default: the mapping of `*`]
-    #[arg(long, value_name = "SET|TOPIC")]
-    pub mapping: Option<String>,
+    /// With what
+    #[command(flatten)]
+    pub with: With,
     /// Which events get a decision [default: decisions.emit]
     #[arg(long, value_enum)]
     pub emit: Option<EmitArg>,
@@ -52,6 +43,23 @@ pub struct ReplayArgs {
     pub strict: bool,
 }
 
+/// With what a file is replayed.
+#[derive(Debug, Clone, Args)]
+pub struct With {
+    /// Folder of the rule pack [default: rules.path]
+    #[arg(long, value_name = "DIR")]
+    pub rules: Option<PathBuf>,
+    /// Flags file [default: flags.file]
+    #[arg(long, value_name = "FILE")]
+    pub flags: Option<PathBuf>,
+    /// Settings of the pack by name, JSON or YAML [default: rules.settings]
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// How lines of another shape become events: a shipped set, or a topic of input.mapping [default: the mapping of `*`]
+    #[arg(long, value_name = "SET|TOPIC")]
+    pub mapping: Option<String>,
+}
+
 /// Which events get a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EmitArg {
@@ -63,9 +71,14 @@ pub enum EmitArg {
 
 /// Replays; the summary goes to stderr.
 pub fn run(args: &ReplayArgs, loaded: &Loaded) -> Result<u8, Failure> {
-    let config = with(args, &loaded.config);
+    let mut config = args.with.over(&loaded.config);
+    match args.emit {
+        Some(EmitArg::Fired) => config.decisions.emit = EmitWhat::Fired,
+        Some(EmitArg::All) => config.decisions.emit = EmitWhat::All,
+        None => {}
+    }
     let live = Live::load(&config).map_err(|problems| Failure::invalid(&problems))?;
-    let mapping = mapping(args.mapping.as_deref(), &config)?;
+    let mapping = args.with.mapping(&config)?;
     let (input, bytes) = open(&args.input)?;
     let bar = progress(bytes);
     let mut advance = |bytes| bar.inc(bytes);
@@ -99,7 +112,7 @@ fn create(path: Option<&Path>) -> Result<Option<BufWriter<File>>, Failure> {
     Ok(Some(BufWriter::new(file)))
 }
 
-fn time(text: &str) -> Result<i64, String> {
+pub(super) fn time(text: &str) -> Result<i64, String> {
     parse_rfc3339_ms(text).ok_or_else(|| "not a time: write it as RFC 3339, `2026-01-31T12:00:00Z`".to_owned())
 }
 
@@ -107,41 +120,38 @@ fn summarise(counts: &Counts) {
     let _ = writeln!(io::stderr().lock(), "{counts}");
 }
 
-/// The mapping that was asked for: a topic's, or a shipped set.
-fn mapping(asked: Option<&str>, config: &Config) -> Result<Option<Arc<Mapping>>, Failure> {
-    let of_settings = |topic: &str| config.input.mapping.get(topic).map(|found| found.mapping().clone());
-    let Some(asked) = asked else { return Ok(of_settings(EVERY_TOPIC)) };
-    let found = of_settings(asked).or_else(|| Mapping::shipped(asked).map(Arc::new));
-    found.map(Some).ok_or_else(|| {
-        let known = SETS.into_iter().chain(config.input.mapping.keys().map(String::as_str));
-        let near =
-            nearest(asked, known).map_or_else(|| format!("shipped sets are {}", SETS.join(", ")), |near| format!("did you mean {near}?"));
-        Failure::usage(format!("there is no mapping {asked}: {near}"))
-    })
-}
+impl With {
+    /// The settings with what the command line names.
+    pub(super) fn over(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        if let Some(rules) = &self.rules {
+            config.rules.path = rules.clone();
+        }
+        if let Some(settings) = &self.settings {
+            config.rules.settings = settings.clone();
+        }
+        if let Some(flags) = &self.flags {
+            config.flags.file = flags.clone();
+        }
+        config
+    }
 
-/// The settings with what the command line names.
-fn with(args: &ReplayArgs, config: &Config) -> Config {
-    let mut config = config.clone();
-    if let Some(rules) = &args.rules {
-        config.rules.path = rules.clone();
+    /// The mapping that was asked for: a topic's, or a shipped set.
+    pub(super) fn mapping(&self, config: &Config) -> Result<Option<Arc<Mapping>>, Failure> {
+        let of_settings = |topic: &str| config.input.mapping.get(topic).map(|found| found.mapping().clone());
+        let Some(asked) = self.mapping.as_deref() else { return Ok(of_settings(EVERY_TOPIC)) };
+        let found = of_settings(asked).or_else(|| Mapping::shipped(asked).map(Arc::new));
+        found.map(Some).ok_or_else(|| {
+            let known = SETS.into_iter().chain(config.input.mapping.keys().map(String::as_str));
+            let near = nearest(asked, known)
+                .map_or_else(|| format!("shipped sets are {}", SETS.join(", ")), |near| format!("did you mean {near}?"));
+            Failure::usage(format!("there is no mapping {asked}: {near}"))
+        })
     }
-    if let Some(settings) = &args.settings {
-        config.rules.settings = settings.clone();
-    }
-    if let Some(flags) = &args.flags {
-        config.flags.file = flags.clone();
-    }
-    match args.emit {
-        Some(EmitArg::Fired) => config.decisions.emit = EmitWhat::Fired,
-        Some(EmitArg::All) => config.decisions.emit = EmitWhat::All,
-        None => {}
-    }
-    config
 }
 
 /// The input, and its size when it has one.
-fn open(input: &str) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
+pub(super) fn open(input: &str) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
     if input == "-" {
         return Ok((Box::new(BufReader::with_capacity(1 << 16, io::stdin())), None));
     }
@@ -156,7 +166,7 @@ fn open(input: &str) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
 }
 
 /// A bar on stderr when a person looks on; nothing else.
-fn progress(bytes: Option<u64>) -> ProgressBar {
+pub(super) fn progress(bytes: Option<u64>) -> ProgressBar {
     if !io::stderr().is_terminal() || io::stdout().is_terminal() {
         return ProgressBar::hidden();
     }

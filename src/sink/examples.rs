@@ -2,9 +2,9 @@
 
 use super::row::EventRow;
 use serde_json::json;
-use std::collections::BTreeMap;
-use tripline_core::decision::{ActionTaken, Contribution, Decision, EntityRef, HeldBack, Points};
+use tripline_core::decision::{ActionTaken, ContextApplied, Contribution, Decision, EntityRef, HeldBack, Points};
 use tripline_core::rule::{Category, Severity};
+use tripline_core::score::Axis;
 
 /// A decision in which every field has a value, none equal to another of its type where that is possible.
 pub(crate) fn decision(id: &str) -> Decision {
@@ -20,30 +20,20 @@ pub(crate) fn decision(id: &str) -> Decision {
         category: Some(Category::Request),
         severity: Severity::High,
         risk_score: 72,
-        axes: BTreeMap::new(),
+        axes: [(Axis::Intrusion, Points(72_000)), (Axis::Abuse, Points(8_250))].into(),
         action_taken: ActionTaken::StepUpReview,
         should_alert: true,
         should_step_up: true,
         should_block: true,
-        should_throttle: false,
-        throttle_interval_ms: None,
-        expires_at: None,
+        should_throttle: true,
+        throttle_interval_ms: Some(1_818),
+        expires_at: Some("2026-01-31T14:00:00+01:00".to_owned()),
         held_back: vec![HeldBack { action: "block".to_owned(), by: "mode:alert".to_owned() }],
         user_message: "please confirm it is you".to_owned(),
         internal_message: "20 failures in 60s".to_owned(),
         fired: vec!["auth.burst@3".to_owned()],
-        context: Vec::new(),
-        contributions: vec![Contribution {
-            rule: "auth.burst@3".to_owned(),
-            points: Points(72_000),
-            why: "20 in 60s".to_owned(),
-            axis: None,
-            family: None,
-            age_s: None,
-            share: None,
-            confidence: None,
-            anomaly_type: None,
-        }],
+        contributions: contributions(),
+        context: vec![ContextApplied { id: "new-network".to_owned(), times: Points(1_500) }],
         metadata: object(json!({"count": 20, "token": "***"})),
         masked_payload: object(json!({"form": "login"})),
         status_code: Some(401),
@@ -60,14 +50,39 @@ pub(crate) fn decision(id: &str) -> Decision {
         request_id: Some("req-1".to_owned()),
         clamped: true,
         partial: true,
-        warming: false,
-        suppressed: 0,
-        due_time: None,
+        warming: true,
+        suppressed: 4,
+        due_time: Some("2026-01-31T12:00:30Z".to_owned()),
         shadow: false,
-        policy: "policy.test@1".to_owned(),
+        policy: "policy.shop@5".to_owned(),
         rules: "sha256:0011".to_owned(),
         flags: "sha256:2233".to_owned(),
     }
+}
+
+/// A receipt of two axes: what an axis is above 100 is cut in neither.
+fn contributions() -> Vec<Contribution> {
+    let line = |rule: &str, points, why: &str| Contribution {
+        rule: rule.to_owned(),
+        points: Points(points),
+        why: why.to_owned(),
+        axis: Some(Axis::Intrusion),
+        family: Some("credentials".to_owned()),
+        age_s: Some(0),
+        share: None,
+        confidence: None,
+        anomaly_type: None,
+    };
+    vec![
+        Contribution { confidence: Some(Points(900)), ..line("auth.burst@3", 62_000, "20 in 60s") },
+        Contribution {
+            share: Some(Points(500)),
+            age_s: Some(180),
+            anomaly_type: Some("odd_login".to_owned()),
+            ..line("app.says@1", 10_000, "reported by the app")
+        },
+        Contribution { axis: Some(Axis::Abuse), family: Some("load".to_owned()), ..line("http.rate@2", 8_250, "more often than allowed") },
+    ]
 }
 
 /// 2026-01-31T12:00:01.000Z: when Kafka took the decision in.

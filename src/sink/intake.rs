@@ -77,6 +77,10 @@ mod tests {
         let mut timeless = decision("d1");
         timeless.event_time = "yesterday".to_owned();
         assert_eq!(reason(&serde_json::to_vec(&timeless).expect("JSON")), "bad_field: event_time");
+
+        let mut endless = decision("d1");
+        endless.expires_at = Some("never".to_owned());
+        assert_eq!(reason(&serde_json::to_vec(&endless).expect("JSON")), "bad_field: expires_at");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use serde_json::Value;
 use tripline_core::decision::Decision;
 use tripline_core::time::{format_rfc3339_ms, parse_rfc3339_ms};
 
-/// The columns that come from the decision. Field names are column names; the order is the table's.
+/// The columns that come from the decision. Field names are column names; the order is the table's, those that later versions
+/// of it added last.
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 pub struct EventRow {
     /// The decision's id.
@@ -54,6 +55,22 @@ pub struct EventRow {
     pub rules: String,
     pub flags: String,
     pub schema_version: i64,
+    /// The score of each axis.
+    #[serde(serialize_with = "as_json")]
+    pub axes: String,
+    pub should_throttle: bool,
+    pub throttle_interval_ms: Option<i64>,
+    /// When the strongest action ends.
+    pub expires_at: Option<String>,
+    #[serde(serialize_with = "as_json")]
+    pub fired: String,
+    #[serde(serialize_with = "as_json")]
+    pub context: String,
+    /// Empty in rows of before there was one.
+    pub policy: String,
+    pub warming: bool,
+    pub suppressed: i64,
+    pub due_time: Option<String>,
 }
 
 /// Why a decision has no row.
@@ -111,6 +128,16 @@ impl EventRow {
             rules: decision.rules,
             flags: decision.flags,
             schema_version: i64::from(decision.schema_version),
+            axes: json_of(&decision.axes),
+            should_throttle: decision.should_throttle,
+            throttle_interval_ms: decision.throttle_interval_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+            expires_at: time_of(decision.expires_at.as_deref(), "expires_at")?,
+            fired: json_of(&decision.fired),
+            context: json_of(&decision.context),
+            policy: decision.policy,
+            warming: decision.warming,
+            suppressed: i64::from(decision.suppressed),
+            due_time: time_of(decision.due_time.as_deref(), "due_time")?,
             id: decision.decision_id,
         })
     }
@@ -124,8 +151,13 @@ fn word(value: impl Serialize) -> String {
     }
 }
 
-fn json_of<T: Serialize>(list: &[T]) -> String {
-    serde_json::to_string(list).unwrap_or_else(|e| unreachable!("plain structs of text and numbers are always JSON: {e}"))
+/// A time that may be missing, as the table spells times.
+fn time_of(time: Option<&str>, field: &'static str) -> Result<Option<String>, NoRow> {
+    time.map(|time| parse_rfc3339_ms(time).map(format_rfc3339_ms).ok_or(NoRow::BadField(field))).transpose()
+}
+
+fn json_of(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|e| unreachable!("plain structs of text and numbers are always JSON: {e}"))
 }
 
 /// JSON columns leave as JSON, not as text that holds JSON.

@@ -9,7 +9,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use std::time::Duration;
 
 /// The tables, embedded in the binary.
-static MIGRATIONS: Migrator = sqlx::migrate!("src/sink/migrations/sqlite");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("src/sink/migrations/sqlite");
 
 /// How long SQLite itself waits for another process's lock. Short enough for a stop within five seconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -153,12 +153,14 @@ INSERT INTO anomaly_events (
     id, anomaly_type, category, severity, risk_score, user_id, tenant_id, tenant_name, path, method,
     resource_type, resource_id, ip_address, user_agent, device_id, request_id, status_code, metadata, masked_payload, action_taken,
     blocked, created_at, event_id, event_time, event_type, entity_kind, entity_id, should_alert, should_step_up, user_message,
-    internal_message, receipt, held_back, clamped, "partial", rules, flags, schema_version, updated_at
+    internal_message, receipt, held_back, clamped, "partial", rules, flags, schema_version, axes, should_throttle,
+    throttle_interval_ms, expires_at, fired, context, policy, warming, suppressed, due_time, updated_at
 ) VALUES (
     ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
     ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
     ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30,
-    ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?22
+    ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40,
+    ?41, ?42, ?43, ?44, ?45, ?46, ?47, ?48, ?22
 )
 ON CONFLICT (id) DO NOTHING"#;
 
@@ -202,4 +204,14 @@ fn insert(row: &EventRow) -> sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::
         .bind(&row.rules)
         .bind(&row.flags)
         .bind(row.schema_version)
+        .bind(&row.axes)
+        .bind(row.should_throttle)
+        .bind(row.throttle_interval_ms)
+        .bind(&row.expires_at)
+        .bind(&row.fired)
+        .bind(&row.context)
+        .bind(&row.policy)
+        .bind(row.warming)
+        .bind(row.suppressed)
+        .bind(&row.due_time)
 }

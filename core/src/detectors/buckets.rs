@@ -167,6 +167,13 @@ impl Buckets {
     }
 }
 
+/// What the window that ends at a time adds up to, for a detector that has one window and nothing else.
+pub fn only_sums(buckets: Buckets, at_ms: i64, memory: &Memory) -> Option<Sums> {
+    let Memory::Window { rings, .. } = memory else { return None };
+    let index = buckets.index(at_ms);
+    rings.first().filter(|ring| ring.within_ms == buckets.within_ms).map(|ring| buckets.sums(ring, index, index))
+}
+
 /// The ring of a detector that has one window and nothing else; what another detector left is dropped.
 pub fn only_ring(buckets: Buckets, memory: &mut Memory) -> &mut Ring {
     if !matches!(memory, Memory::Window { times_ms, rings } if times_ms.is_empty() && rings.len() == 1) {

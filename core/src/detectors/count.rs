@@ -195,6 +195,14 @@ impl Detector for Count {
         self.points.first().map(|(_, points)| *points)
     }
 
+    fn progress(&self, at_ms: i64, memory: &Memory) -> Option<String> {
+        match (&self.window, memory) {
+            (Window::Fixed(span), Memory::Fixed { count, .. }) => Some(span.progress(i64::from(*count))),
+            (Window::Sliding(sliding), Memory::Window { times_ms, rings }) => Some(sliding.progress(at_ms, times_ms, rings)),
+            _ => None,
+        }
+    }
+
     fn points(&self, firing: &Firing) -> Option<u8> {
         let met = |span: &Span| span.within_ms == firing.within_ms && u64::from(span.at_least) <= firing.count;
         self.points.iter().find(|(span, _)| met(span)).map(|(_, points)| *points)

@@ -19,6 +19,7 @@ use crate::rule::load::report::Report;
 use crate::rule::load::rule::expression;
 use crate::rule::load::tree::Node;
 use crate::state::{Memory, Room};
+use crate::time::format_duration_ms;
 
 /// The row of the registry.
 pub const ROW: Row = Row { name: "distinct", keys: &KEYS, read };
@@ -145,8 +146,13 @@ impl Distinct {
 struct Earlier(Vec<(u64, i64)>);
 
 impl Earlier {
+    /// Where they begin.
+    fn begin(times_ms: &[i64]) -> usize {
+        times_ms.windows(2).position(|pair| pair[1] < pair[0]).map_or(times_ms.len(), |at| at + 1)
+    }
+
     fn split_off(values: &mut Vec<u64>, times_ms: &mut Vec<i64>) -> Earlier {
-        let cut = times_ms.windows(2).position(|pair| pair[1] < pair[0]).map_or(times_ms.len(), |at| at + 1);
+        let cut = Earlier::begin(times_ms);
         Earlier(values.drain(cut..).zip(times_ms.drain(cut..)).collect())
     }
 
@@ -214,6 +220,14 @@ impl Detector for Distinct {
         let Memory::Distinct { values, times_ms } = memory else { unreachable!("it was made one of values") };
         let hash = hash::of_value(self.of.eval(look.event())).unwrap_or_default();
         self.show(hash, look, values, times_ms)
+    }
+
+    fn progress(&self, at_ms: i64, memory: &Memory) -> Option<String> {
+        let Memory::Distinct { times_ms, .. } = memory else { return None };
+        let last_seen = &times_ms[..Earlier::begin(times_ms)];
+        let (shift, about) = (self.sample.shift, if self.sample.shift > 0 { "about " } else { "" });
+        let (count, at_least) = (within(last_seen, at_ms, self.within_ms) << shift, self.sample.at_least << shift);
+        Some(format!("{about}{count} of {at_least} different values in {}", format_duration_ms(self.within_ms)))
     }
 
     fn window_ms(&self) -> i64 {

@@ -154,6 +154,12 @@ pub trait Detector: Debug + Send + Sync {
         None
     }
 
+    /// How far its condition is from being met in the window that ends with an event, in words: "3 of 5 in 2m". `memory` is
+    /// what was left after that event. `None` where it is not a matter of numbers.
+    fn progress(&self, _at_ms: i64, _: &Memory) -> Option<String> {
+        None
+    }
+
     /// What a time that has come means: the firing of what waited. Only asked of detectors whose memory waits.
     fn due(&self) -> Option<Firing> {
         None

@@ -9,16 +9,18 @@
 //! Hits and events are counted in [buckets](super::buckets); shares are compared in whole numbers. What it may lack is what
 //! the oldest sixtieth of the window holds.
 
-use super::buckets::{Buckets, Sums, most_bytes, only_ring};
+use super::buckets::{Buckets, Sums, most_bytes, only_ring, only_sums};
 use super::{Detector, Figure, Firing, Look, Row, Seen, fixed_point};
 use crate::event::Event;
 use crate::expr::{Expr, Scope};
+use crate::firing::thousandths;
 use crate::rule::load::codes;
 use crate::rule::load::fields::{Fields, Keys, whole};
 use crate::rule::load::report::Report;
 use crate::rule::load::rule::expression;
 use crate::rule::load::tree::Node;
 use crate::state::Memory;
+use crate::time::format_duration_ms;
 use crate::value::{Type, Value};
 
 /// The row of the registry.
@@ -80,6 +82,12 @@ impl Detector for Ratio {
         };
         let rank = |firing: &Firing| if let Figure::Share(share) = firing.figure { share } else { 0 };
         self.buckets.observe(only_ring(self.buckets, memory), look, Sums { amount, total: 1 }, judge, rank)
+    }
+
+    fn progress(&self, at_ms: i64, memory: &Memory) -> Option<String> {
+        let Sums { amount: hits, total } = only_sums(self.buckets, at_ms, memory)?;
+        let (above, within) = (thousandths(self.above * 100), format_duration_ms(self.buckets.within_ms));
+        Some(format!("{hits} of {total} events in {within}, more than {above}% of at least {} is needed", self.min_events))
     }
 
     fn window_ms(&self) -> i64 {

@@ -8,16 +8,18 @@
 //! Added up in thousandths, in [buckets](super::buckets): a sum does not depend on the order of its events, and nothing that
 //! is too old is in it. What it may lack is what the oldest sixtieth of the window holds.
 
-use super::buckets::{Buckets, Sums, most_bytes, only_ring};
+use super::buckets::{Buckets, Sums, most_bytes, only_ring, only_sums};
 use super::{Detector, Figure, Firing, Look, Row, Seen, fixed_point};
 use crate::event::Event;
 use crate::expr::{Expr, Scope};
+use crate::firing::thousandths;
 use crate::rule::load::codes;
 use crate::rule::load::fields::{Fields, Keys};
 use crate::rule::load::report::Report;
 use crate::rule::load::rule::expression;
 use crate::rule::load::tree::Node;
 use crate::state::Memory;
+use crate::time::format_duration_ms;
 use crate::value::Type;
 
 /// The row of the registry.
@@ -73,6 +75,12 @@ impl Detector for Sum {
         };
         let rank = |firing: &Firing| if let Figure::Sum(sum) = firing.figure { sum } else { 0 };
         self.buckets.observe(only_ring(self.buckets, memory), look, Sums { amount, total: 1 }, judge, rank)
+    }
+
+    fn progress(&self, at_ms: i64, memory: &Memory) -> Option<String> {
+        let sum = thousandths(only_sums(self.buckets, at_ms, memory)?.amount);
+        let (above, within) = (thousandths(self.above), format_duration_ms(self.buckets.within_ms));
+        Some(format!("a sum of {sum} in {within}, more than {above} is needed"))
     }
 
     fn window_ms(&self) -> i64 {

@@ -67,6 +67,11 @@ impl Bench {
         Some(self.detector.observe(&look, &mut self.memory))
     }
 
+    /// How far the condition is, after an event of `START_MS + at_ms`.
+    pub fn progress(&self, at_ms: i64) -> Option<String> {
+        self.detector.progress(START_MS + at_ms, &self.memory)
+    }
+
     /// Encodes the memory as part of a state, checks that it is read back and that it is no larger than was said.
     pub fn check_bytes(&mut self) {
         let encoded = |memory: Memory| {

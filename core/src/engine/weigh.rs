@@ -3,7 +3,7 @@
 //! [`crate::policy::enforce`]'s.
 
 use super::decide::axes;
-use super::{Circumstances, Engine, Made, Shown, flag_user};
+use super::{Circumstances, Engine, Made, Shown, flag_user, is_about};
 use crate::decision::{ContextApplied, Contribution, Decision, EntityRef, HeldBack, Points, SCHEMA_VERSION};
 use crate::detectors::{Firing, ScoreLook};
 use crate::entity::Entity;
@@ -206,14 +206,10 @@ impl Engine {
             now: tally::at(&self.reasons, ledger, now_ms, Whose::Evidence),
             gone_ms: tally::is_gone(&self.reasons, ledger, now_ms),
         };
-        let event = &observation.event;
         let mut fired = Vec::new();
         for &index in &self.composites {
             let rule = &self.rules.rules[index];
-            let looks = self.looks(rule, observation)
-                && rule.on.as_deref().is_none_or(|on| on == event.event_type)
-                && rule.when.as_ref().is_none_or(|when| when.holds(event));
-            if !looks {
+            if self.passed_over(rule, observation).is_some() || !is_about(rule, observation) {
                 continue;
             }
             match self.show(index, observation, at_ms, Some(&look), state) {

@@ -1,22 +1,12 @@
 //! Events as text for a terminal.
 
+use crate::cli::draw::clean;
+use crate::cli::draw::receipt::{self, Receipt};
 use crate::sink::review::{Note, StoredEvent};
 use std::io::{self, Write};
-use tripline_core::decision::{Contribution, HeldBack};
 
 /// A cell longer than this is cut.
 const MAX_CELL: usize = 40;
-
-/// Text as it may go to a terminal. Paths, user agents and ids come from whoever attacks: control characters and those
-/// that reorder or hide text are written as escapes, so that no event can rewrite the analyst's screen.
-pub(super) fn clean(text: &str) -> String {
-    let mut cleaned = String::with_capacity(text.len());
-    for c in text.chars() {
-        let hides = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if c.is_control() || hides { cleaned.extend(c.escape_unicode()) } else { cleaned.push(c) }
-    }
-    cleaned
-}
 
 /// One line per event, columns aligned.
 pub(super) fn table(events: &[StoredEvent], out: &mut dyn Write) -> io::Result<()> {
@@ -64,29 +54,31 @@ fn entity(event: &StoredEvent) -> String {
     if row.entity_id.is_empty() { row.entity_kind.clone() } else { format!("{}:{}", row.entity_kind, row.entity_id) }
 }
 
-/// Everything about one event; what is empty is left out.
-pub(super) fn event(event: &StoredEvent, notes: &[Note], out: &mut dyn Write) -> io::Result<()> {
+/// Everything about one event, with its receipt as a chart; what is empty is left out.
+pub(super) fn event(event: &StoredEvent, notes: &[Note], columns: usize, out: &mut dyn Write) -> io::Result<()> {
     let row = &event.row;
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let resolved = event.resolved_at.as_ref().map(|at| format!("{at} by {}", text(&event.resolved_by))).unwrap_or_default();
-    let marks: Vec<&str> =
-        [(row.clamped, "clamped"), (row.partial, "partial")].iter().filter(|(on, _)| *on).map(|(_, mark)| *mark).collect();
-    let asks: Vec<&str> = [(row.should_alert, "alert"), (row.should_step_up, "step up"), (row.blocked, "block")]
+    let marks: Vec<&str> = [(row.clamped, "clamped"), (row.partial, "partial"), (row.warming, "warming")]
         .iter()
         .filter(|(on, _)| *on)
-        .map(|(_, ask)| *ask)
+        .map(|(_, mark)| *mark)
         .collect();
+    let held_back_before = if row.suppressed == 0 { String::new() } else { format!("{} since the firings before", row.suppressed) };
+    let fired: Vec<String> = serde_json::from_str(&row.fired).map_err(io::Error::other)?;
     let fields = [
         ("id", row.id.clone()),
         ("type", format!("{} ({})", row.anomaly_type, row.category.as_deref().unwrap_or("no category"))),
         ("severity", format!("{}, score {}", row.severity, row.risk_score)),
         ("entity", entity(event)),
         ("action", row.action_taken.clone()),
-        ("asks for", asks.join(", ")),
         ("status", format!("{} (version {})", event.status, event.version)),
         ("resolved", resolved),
         ("created", row.created_at.clone()),
         ("event", format!("{} {} at {}", row.event_type, row.event_id, row.event_time)),
+        ("due", text(&row.due_time)),
+        ("fired", fired.join(", ")),
+        ("suppressed", held_back_before),
         ("marks", marks.join(", ")),
         ("user", text(&row.user_id)),
         ("tenant", [text(&row.tenant_id), text(&row.tenant_name)].join(" ").trim().to_owned()),
@@ -101,17 +93,15 @@ pub(super) fn event(event: &StoredEvent, notes: &[Note], out: &mut dyn Write) ->
         ("internal", row.internal_message.clone()),
         ("metadata", unless_empty(&row.metadata)),
         ("payload", unless_empty(&row.masked_payload)),
+        ("policy", row.policy.clone()),
         ("rules", row.rules.clone()),
         ("flags", row.flags.clone()),
     ];
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
         writeln!(out, "{name:<12} {}", clean(value))?;
     }
-    receipt(&row.receipt, row.risk_score, out)?;
-    let held_back: Vec<HeldBack> = serde_json::from_str(&row.held_back).map_err(io::Error::other)?;
-    for held in &held_back {
-        writeln!(out, "held back    {} by {}", clean(&held.action), clean(&held.by))?;
-    }
+    let receipt = Receipt::try_from(row).map_err(io::Error::other)?;
+    write!(out, "\n{}", receipt::draw(&receipt, columns))?;
     if !notes.is_empty() {
         writeln!(out, "\nnotes")?;
     }
@@ -124,15 +114,4 @@ pub(super) fn event(event: &StoredEvent, notes: &[Note], out: &mut dyn Write) ->
 
 fn unless_empty(object: &str) -> String {
     if object == "{}" { String::new() } else { object.to_owned() }
-}
-
-/// The parts of the score, and their sum.
-fn receipt(json: &str, score: i64, out: &mut dyn Write) -> io::Result<()> {
-    let parts: Vec<Contribution> = serde_json::from_str(json).map_err(io::Error::other)?;
-    writeln!(out, "\nreceipt")?;
-    let width = parts.iter().map(|part| clean(&part.rule).chars().count()).max().unwrap_or(0).max("score".len());
-    for part in &parts {
-        writeln!(out, "  {:>4}  {:<width$}  {}", format!("{:+}", part.points.0 as f64 / 1_000.0), clean(&part.rule), clean(&part.why))?;
-    }
-    writeln!(out, "  {score:>4}  score")
 }

@@ -46,7 +46,7 @@ impl Desk {
     fn run(&self, arguments: &[&str]) -> (u8, String, String) {
         let line = Line::try_parse_from([&["events"], arguments].concat()).unwrap_or_else(|e| panic!("{e}"));
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = execute(line.events.command, &self.url(), NOW_MS, &mut out, &mut err).unwrap_or_else(|e| panic!("{e:#}"));
+        let code = execute(line.events.command, &self.url(), NOW_MS, 100, &mut out, &mut err).unwrap_or_else(|e| panic!("{e:#}"));
         (code, String::from_utf8(out).expect("text"), String::from_utf8(err).expect("text"))
     }
 }
@@ -81,8 +81,18 @@ fn since_takes_a_length_of_time_or_a_time_and_refuses_the_rest() {
 fn show_draws_the_receipt_and_lets_no_event_write_to_the_terminal() {
     let (code, out, _) = Desk::new().run(&["show", "11111111-b"]);
     assert_eq!(code, 0);
-    assert!(out.contains("   +72  auth.burst@3  20 in 60s\n    72  score\n"), "{out}");
-    assert!(out.contains("held back    block by mode:alert"), "{out}");
+    let chart = "
+flags        sha256:2233
+
+intrusion  72  high
+   +62  ███████▍      auth.burst@3  credentials  20 in 60s, now, confidence 0.9
+   +10  █▏░           app.says@1    credentials  reported by the app, odd_login, 3m ago, half of 20
+abuse  8.25  low
+  +8.25  ▉             http.rate@2   load         more often than allowed, now
+";
+    assert!(out.contains(chart), "{out}");
+    assert!(out.contains("held back  block by mode:alert\nexpires    2026-01-31T13:00:00.000Z\n"), "{out}");
+    assert!(out.contains("marks        clamped, partial, warming\n") && out.contains("suppressed   4 since the firings before\n"), "{out}");
     assert!(out.contains("evil\\u{1b}[2J\\u{202e}") && !out.contains('\u{1b}') && !out.contains('\u{202e}'), "{out}");
 }
 
@@ -123,7 +133,7 @@ fn a_mistyped_path_is_named_and_not_created() {
     let desk = Desk::new();
     let url = format!("{}.mistyped", desk.url());
     let line = Line::try_parse_from(["events", "list"]).unwrap_or_else(|e| panic!("{e}"));
-    let error = execute(line.events.command, &url, NOW_MS, &mut Vec::new(), &mut Vec::new()).expect_err("no store there");
+    let error = execute(line.events.command, &url, NOW_MS, 100, &mut Vec::new(), &mut Vec::new()).expect_err("no store there");
     assert!(error.to_string().contains("events.db.mistyped"), "{error}");
     assert_eq!(error.downcast_ref::<StoreError>().map(StoreError::exit_code), Some(4));
     assert_eq!(

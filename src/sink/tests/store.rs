@@ -1,9 +1,10 @@
 use crate::sink::examples::{RECORD_MS, decision, row};
 use crate::sink::review::{Change, Filter, ReviewError, Status, StoredEvent};
 use crate::sink::row::{EventRow, NoRow};
-use crate::sink::store::{Opening, UnreadableRecord, Written};
+use crate::sink::store::{MIGRATIONS, Opening, UnreadableRecord, Written};
 use crate::sink::{EventStore, Location, StoreError};
-use sqlx::Row as _;
+use sqlx::migrate::Migrator;
+use sqlx::{Connection as _, Row as _};
 
 const FIRST: &str = "11111111-aaaa-5000-8000-000000000001";
 const SECOND: &str = "11111111-bbbb-5000-8000-000000000002";
@@ -39,7 +40,15 @@ async fn every_field_of_a_decision_has_its_column() {
         "event_id": "evt-7", "event_time": "2026-01-31T12:00:00.250Z", "event_type": "request.failed",
         "entity_kind": "user", "entity_id": "u1", "should_alert": true, "should_step_up": true,
         "user_message": "please confirm it is you", "internal_message": "20 failures in 60s",
-        "receipt": [{"rule": "auth.burst@3", "points": 72, "why": "20 in 60s"}], "held_back": [{"action": "block", "by": "mode:alert"}],
+        "receipt": [
+            {"rule": "auth.burst@3", "points": 62, "why": "20 in 60s", "axis": "intrusion", "family": "credentials", "age_s": 0, "confidence": 0.9},
+            {"rule": "app.says@1", "points": 10, "why": "reported by the app", "axis": "intrusion", "family": "credentials", "age_s": 180,
+             "share": 0.5, "anomaly_type": "odd_login"},
+            {"rule": "http.rate@2", "points": 8.25, "why": "more often than allowed", "axis": "abuse", "family": "load", "age_s": 0}
+        ],
+        "axes": {"intrusion": 72, "abuse": 8.25}, "should_throttle": true, "throttle_interval_ms": 1818,
+        "expires_at": "2026-01-31T13:00:00.000Z", "fired": ["auth.burst@3"], "context": [{"id": "new-network", "times": 1.5}],
+        "policy": "policy.shop@5", "warming": true, "suppressed": 4, "due_time": "2026-01-31T12:00:30.000Z", "held_back": [{"action": "block", "by": "mode:alert"}],
         "clamped": true, "partial": true, "rules": "sha256:0011", "flags": "sha256:2233", "schema_version": 1,
         "status": "new", "resolved": false, "resolved_at": null, "resolved_by": null, "notes": "",
         "updated_at": "2026-01-31T12:00:01.000Z", "version": 1
@@ -55,11 +64,58 @@ async fn what_a_decision_does_not_have_is_null_not_empty() {
     let bare = row(FIRST, |d| {
         (d.user_id, d.path, d.status_code, d.category) = (None, None, None, None);
         (d.should_block, d.clamped) = (false, false);
+        (d.throttle_interval_ms, d.expires_at, d.due_time) = (None, None, None);
         d.held_back.clear();
+        d.axes.clear();
     });
     write(&mut store, std::slice::from_ref(&bare)).await;
     assert_eq!(find(&mut store, FIRST).await.row, bare);
     assert_eq!((bare.user_id, bare.category, bare.blocked, bare.held_back.as_str()), (None, None, false, "[]"));
+    assert_eq!((bare.throttle_interval_ms, bare.expires_at, bare.due_time, bare.axes.as_str()), (None, None, None, "{}"));
+}
+
+/// What a binary of the first version wrote, spelled out: its columns are frozen.
+const ROW_OF_VERSION_1: &str = r#"
+INSERT INTO anomaly_events (
+    id, anomaly_type, category, severity, risk_score, user_id, metadata, masked_payload, action_taken, blocked, created_at,
+    event_id, event_time, event_type, entity_kind, entity_id, should_alert, should_step_up, user_message, internal_message,
+    receipt, held_back, clamped, "partial", rules, flags, schema_version, updated_at
+) VALUES (
+    ?, 'auth_failure_burst', 'request', 'high', 72, 'u1', '{}', '{}', 'alert', 0, '2026-01-31T12:00:01.000Z',
+    'evt-7', '2026-01-31T12:00:00.250Z', 'request.failed', 'user', 'u1', 1, 0, 'Sign in again.', '',
+    '[{"rule":"auth.burst@3","points":72,"why":"20 in 60s"}]', '[]', 0, 0, 'sha256:0011', 'sha256:2233', 1, '2026-01-31T12:00:01.000Z'
+)"#;
+
+#[tokio::test]
+async fn rows_of_the_version_before_are_there_after_the_tables_were_brought_up_to_date() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("events.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut before = sqlx::SqliteConnection::connect_with(&options).await.expect("a database");
+    let first = MIGRATIONS.iter().filter(|migration| migration.version == 1).cloned().collect();
+    Migrator::with_migrations(first).run_direct(None, &mut before, false).await.expect("the tables of version 1");
+    sqlx::query(ROW_OF_VERSION_1).bind(FIRST).execute(&mut before).await.expect("a row of version 1");
+    sqlx::query("INSERT INTO event_notes (anomaly_event_id, created_at, author, text) VALUES (?, 't1', 'ann', 'seen')")
+        .bind(FIRST)
+        .execute(&mut before)
+        .await
+        .expect("a note");
+    before.close().await.expect("closed");
+
+    let location = Location::File(path);
+    let mut store = EventStore::open(&location, Opening::Existing).await.expect("brought up to date");
+    let event = find(&mut store, FIRST).await;
+    let old = &event.row;
+    assert_eq!((old.risk_score, old.entity_id.as_str(), store.notes(FIRST).await.expect("read").len()), (72, "u1", 1));
+    assert_eq!((old.axes.as_str(), old.fired.as_str(), old.context.as_str(), old.policy.as_str()), ("{}", "[]", "[]", ""));
+    assert_eq!((old.should_throttle, old.throttle_interval_ms, &old.expires_at), (false, None, &None));
+    assert_eq!((old.warming, old.suppressed, &old.due_time), (false, 0, &None));
+    assert_eq!(write(&mut store, &[row(FIRST, |_| ()), row(SECOND, |_| ())]).await, Written { stored: 1, repeated: 1 });
+    assert_eq!(find(&mut store, FIRST).await, event, "a repeat leaves an old row as it was");
+    store.change(&[(FIRST.to_owned(), 1)], &change(Some(Status::Resolved), "", "t2")).await.expect("an old row can be changed");
+    assert_eq!(store.list(&Filter::default(), 10).await.expect("read").len(), 2);
+    store.close().await.expect("closed");
+    EventStore::open(&location, Opening::Existing).await.expect("once is enough").close().await.expect("closed");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::SPARE;
 use crate::detectors::buckets::{Buckets, LEAST_WITHIN_MS, Sums, most_bytes};
 use crate::detectors::{Figure, Firing, Look, Seen};
 use crate::state::{Memory, Ring, Room};
+use crate::time::format_duration_ms;
 
 /// The highest threshold that is counted time by time.
 pub const MAX_EXACT: u32 = 64;
@@ -32,6 +33,11 @@ impl Span {
 
     fn buckets(self) -> Buckets {
         Buckets { within_ms: self.within_ms }
+    }
+
+    /// "3 of 5 in 2m".
+    pub fn progress(self, count: i64) -> String {
+        format!("{count} of {} in {}", self.at_least, format_duration_ms(self.within_ms))
     }
 }
 
@@ -120,6 +126,18 @@ impl Sliding {
         times_ms.drain(..times_ms.len().saturating_sub(self.bound()));
         let end_ms = at_ms.saturating_add(self.longest_ms());
         Seen { lapsed, firing, holds: now.is_some(), end_ms, room: Room::Free }
+    }
+
+    /// How far each window that ends at a time is from its threshold.
+    pub fn progress(&self, end_ms: i64, times_ms: &[i64], rings: &[Ring]) -> String {
+        let end = End { at_ms: end_ms, next_ms: None };
+        let mut rings = rings.iter();
+        let mut count = |span: &Span| match span.is_big() {
+            true => rings.next().map_or(0, |ring| in_ring(*span, ring, end)),
+            false => in_times(*span, times_ms, end),
+        };
+        let windows: Vec<String> = self.windows.iter().map(|span| span.progress(count(span))).collect();
+        windows.join(if self.fit == Fit::All { " and " } else { " or " })
     }
 
     /// The windows that must hold together.

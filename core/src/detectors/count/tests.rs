@@ -206,3 +206,20 @@ fn out_of_order_at_most_one_in_a_thousand_streams_in_buckets_is_missed() {
     println!("count in buckets: {found:?}");
     assert!(found.firing >= 300 && found.missed * 1_000 <= found.firing, "{found:?}");
 }
+
+#[test]
+fn it_says_how_far_each_window_is() {
+    let progress = |detect: &str, times: &[i64]| {
+        let mut bench = Bench::new(detect, 60_000);
+        times.iter().for_each(|at_ms| _ = bench.show(*at_ms, "1"));
+        bench.progress(times[times.len() - 1]).unwrap_or_default()
+    };
+    assert_eq!(progress("count: {at_least: 5, within: 2m}", &[0, 60_000, 150_000]), "2 of 5 in 2m");
+    assert_eq!(progress("count: {at_least: 500, within: 2m}", &[0, 60_000, 90_000]), "3 of 500 in 2m");
+    assert_eq!(progress("count: {at_least: 5, within: 2m, window: fixed}", &[0, 60_000, 150_000]), "1 of 5 in 2m");
+    let windows = "[{at_least: 5, within: 1m}, {at_least: 500, within: 1h}]";
+    assert_eq!(progress(&format!("count: {{all_of: {windows}}}"), &[0, 30_000, 70_000]), "2 of 5 in 1m and 3 of 500 in 1h");
+    assert_eq!(progress(&format!("count: {{any_of: {windows}}}"), &[0, 30_000, 70_000]), "2 of 5 in 1m or 3 of 500 in 1h");
+    // A late event is told about the window that ends with it.
+    assert_eq!(progress("count: {at_least: 5, within: 2m}", &[0, 1_000, 60_000, 30_000]), "3 of 5 in 2m");
+}

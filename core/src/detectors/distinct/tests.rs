@@ -155,3 +155,14 @@ fn out_of_order_at_most_one_in_a_thousand_streams_is_missed() {
     println!("distinct, {SPARE} spare, {EARLIER} earlier: {found:?}");
     assert!(found.firing >= 1_000 && found.missed * 1_000 <= found.firing, "{found:?}");
 }
+
+#[test]
+fn it_says_how_far_it_is() {
+    let mut bench = Bench::new("distinct: {of: data.v, at_least: 8, within: 5m}", 60_000);
+    for (at_ms, value) in [(0, "1"), (1_000, "2"), (301_000, "3"), (302_000, "2")] {
+        bench.show(at_ms, value);
+    }
+    assert_eq!(bench.progress(302_000).as_deref(), Some("2 of 8 different values in 5m"));
+    let bench = Bench::new("distinct: {of: data.v, at_least: 4096, within: 5m}", 0);
+    assert_eq!(bench.progress(0).as_deref(), Some("about 0 of 4096 different values in 5m"));
+}

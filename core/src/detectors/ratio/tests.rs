@@ -110,3 +110,11 @@ fn out_of_order_at_most_one_in_a_thousand_streams_is_missed() {
     println!("ratio: {found:?}");
     assert!(found.firing >= 200 && found.missed * 1_000 <= found.firing, "{found:?}");
 }
+
+#[test]
+fn it_says_how_far_it_is() {
+    let mut bench = Bench::new("ratio: {of: data.v >= 400, above: 0.6, min_events: 20, within: 10m}", 0);
+    bench.show(0, "200");
+    bench.show(1_000, "404");
+    assert_eq!(bench.progress(1_000).as_deref(), Some("1 of 2 events in 10m, more than 60% of at least 20 is needed"));
+}

@@ -109,3 +109,13 @@ fn out_of_order_at_most_one_in_a_thousand_streams_is_missed() {
     println!("sum: {found:?}");
     assert!(found.firing >= 500 && found.missed * 1_000 <= found.firing, "{found:?}");
 }
+
+#[test]
+fn it_says_how_far_it_is() {
+    let mut bench = Bench::new("sum: {of: data.v, above: 1.5, within: 1m}", 0);
+    bench.show(0, "1");
+    bench.show(30_000, "0.25");
+    assert_eq!(bench.progress(30_000).as_deref(), Some("a sum of 1.25 in 1m, more than 1.5 is needed"));
+    bench.show(70_000, "0.5");
+    assert_eq!(bench.progress(70_000).as_deref(), Some("a sum of 0.75 in 1m, more than 1.5 is needed"));
+}
