@@ -157,6 +157,19 @@ fn wide(name: &str, detect: &str, events: &Arc<Vec<Vec<u8>>>) -> Case {
     Case { name: name.into(), engine: engine(text), events: events.clone() }
 }
 
+/// Counts of what is really asked for, which never reach their thresholds: what a score costs on events on which nothing fires.
+fn quiet(name: &str, policy: &str, events: &Arc<Vec<Vec<u8>>>) -> Case {
+    let mut text = format!("schema: 1\nkind: policy\nid: p\nversion: 1\n{policy}\n---\n");
+    for (number, path) in ["/api/v1/orders", "/api/v1/invoices", "/api/v1/users", "/admin", "/"].iter().enumerate() {
+        let _ = write!(
+            text,
+            "schema: 1\nid: bench.quiet-{number}\nversion: 1\ntitle: Quiet {number}\nmode: enforce\non: http_request\n\
+             when: path.startsWith(\"{path}\")\ndetect: {{count: {{at_least: 1000000, within: 10m}}}}\nsignal: {{type: t{number}, severity: high, points: 60}}\n---\n"
+        );
+    }
+    Case { name: name.into(), engine: engine(text), events: events.clone() }
+}
+
 fn main() {
     let rounds = std::env::var("ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(3);
     let events = std::env::var("EVENTS").ok().and_then(|e| e.parse().ok()).unwrap_or(300_000);
@@ -173,6 +186,9 @@ fn main() {
     for count in [10, 30, 100, 200, 300, 1_000] {
         cases.push(Case { name: format!("{count} rules"), engine: engine(rules(count)), events: ordinary.clone() });
     }
+    cases.push(quiet("nothing fires, per_signal without actions", "decide: per_signal\nactions: []", &ordinary));
+    let actions = "actions: [{do: alert, at: 50}, {do: throttle, at: 65}, {do: step_up, at: 80}]\ncontext: [{id: staff, when: is_staff, times: 1.25}]";
+    cases.push(quiet("nothing fires, per_event with scores", actions, &ordinary));
     let values = many_values(events as usize);
     cases.push(wide("count-64", "count: {at_least: 64, within: 10m}", &values));
     cases.push(wide("distinct-64", "distinct: {of: path, at_least: 64, within: 10m}", &values));

@@ -214,7 +214,7 @@ mod tests {
         let (status, text) = server.get("/metrics");
         assert_eq!(status, 200);
         assert!(text.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{text}");
-        assert!(text.contains("tripline_alerts_total 0\n") && text.contains("# EOF\n"), "{text}");
+        assert!(text.contains("tripline_alerts_total{state=\"opened\"} 0\n") && text.contains("# EOF\n"), "{text}");
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn topics_are_created_verified_and_mended_on_a_real_broker() {
     assert!(error.contains(&format!("{}: does not exist; run `tripline topics apply`", config.changelog_topic())), "{error}");
 
     let (code, plan) = run(TopicsCommand::Apply { output, inputs: true, alter: false }, &config);
-    assert_eq!((code, plan["create"].as_array().map(Vec::len)), (0, Some(9)), "{plan}");
+    assert_eq!((code, plan["create"].as_array().map(Vec::len)), (0, Some(10)), "{plan}");
     let (code, again) = run(TopicsCommand::Apply { output, inputs: true, alter: true }, &config);
     assert_eq!((code, &again["create"], &again["alter"]), (0, &json!([]), &json!([])), "applying twice changes nothing");
     let (code, report) = run(check.clone(), &config);

@@ -23,7 +23,7 @@ fn config(servers: &str, database: &Path) -> Arc<Config> {
     let value = json!({
         "app": {"id": "t"}, "kafka": {"bootstrap_servers": servers, "properties": {}},
         "input": {"topics": ["in"], "keyed_by": "none", "partitioner": "murmur2", "start": "earliest", "max_value_bytes": "1MiB", "mapping": {}},
-        "topics": {"decisions": TOPIC, "alerts": "a", "dead_letters": "d", "late": "l", "shadow": "s", "partitions": 2, "replication_factor": 1},
+        "topics": {"decisions": TOPIC, "alerts": "a", "standing": "st", "dead_letters": "d", "late": "l", "shadow": "s", "partitions": 2, "replication_factor": 1},
         "entity": {"scope": "global", "trusted_hops": 0, "session_key": ""},
         "rules": {"path": "", "settings": ""}, "flags": {"file": ""}, "decisions": {"emit": "all"},
         "state": {"dir": "", "cache_bytes": "1MiB", "rocksdb_bytes": "1MiB", "write_interval": "1s"},

@@ -49,7 +49,7 @@ fn routed_mode_needs_observations_and_keyed_mode_does_not() {
 #[test]
 fn each_missing_topic_is_named_with_its_way_out() {
     let lines: Vec<_> = compare(&desired(&config(), &BTreeMap::new()), &BTreeMap::new()).iter().map(ToString::to_string).collect();
-    assert_eq!(lines.len(), 10, "{lines:#?}");
+    assert_eq!(lines.len(), 11, "{lines:#?}");
     assert!(lines.contains(&"tripline.decisions: does not exist; run `tripline topics apply`".to_owned()));
     assert!(lines.iter().any(|l| l.starts_with("app.requests: does not exist; the apps own it")));
 }
@@ -123,14 +123,14 @@ fn inputs_with_the_producers_clock_and_single_replicas_are_warnings() {
     assert_eq!(findings[0].0, Level::Warning);
     let single = |found: &mut BTreeMap<String, Found>| found.values_mut().for_each(|f| f.replication = 1);
     let findings = check(&config(), single);
-    assert_eq!(findings.len(), 8, "every topic of ours, no input: {findings:?}");
+    assert_eq!(findings.len(), 9, "every topic of ours, no input: {findings:?}");
     assert!(findings.iter().all(|(level, _)| *level == Level::Warning));
 }
 
 #[test]
 fn settings_that_may_not_be_read_are_a_warning_and_not_taken_for_wrong() {
     let findings = check(&config(), |f| f.values_mut().for_each(|f| f.settings = None));
-    assert_eq!(findings.len(), 10);
+    assert_eq!(findings.len(), 11);
     assert!(findings.iter().all(|(level, text)| *level == Level::Warning && text.contains("cannot be read")), "{findings:?}");
 }
 
