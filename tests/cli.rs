@@ -93,7 +93,9 @@ fn check_takes_paths_of_every_kind() {
 #[test]
 fn invalid_settings_stop_every_verb_with_3() {
     let problem = [("TRIPLINE_STREAM__LANES", "0")];
-    for args in [&["run"][..], &["replay", "--input", "-"], &["config", "show"], &["flags", "list"]] {
+    for args in
+        [&["run"][..], &["replay", "--input", "-"], &["explain", "--input", "-", "--event", "e"], &["config", "show"], &["flags", "list"]]
+    {
         let ran = tripline(args, &problem, "");
         assert_eq!((ran.code, ran.out.as_str()), (Some(3), ""), "{args:?}");
         assert!(ran.err.contains("environment variable TRIPLINE_STREAM__LANES"), "{}", ran.err);
@@ -129,6 +131,40 @@ fn replay_writes_decisions_to_stdout_and_its_summary_to_stderr() {
     let off = tripline(&["replay", "--input", "-"], &[], good);
     assert_eq!((off.code, off.out.as_str()), (Some(0), ""));
     assert!(off.err.contains("master flag is off"), "{}", off.err);
+}
+
+#[test]
+fn explain_is_0_when_the_event_is_found_and_1_when_it_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = write(folder.path(), "flags.json", "{\"ANOMALY_DETECTION_ENABLED\": true}");
+    let event = |id: &str, ty: &str, more: &str| {
+        format!("{{\"event_type\":\"{ty}\",\"event_time\":\"2026-01-01T00:00:00Z\",\"user_id\":\"u1\",\"event_id\":\"{id}\"{more}}}\n")
+    };
+    let input = event("one", "anomaly.reported", ",\"anomaly_type\":\"odd\"") + "nonsense\n" + &event("two", "page.viewed", "");
+    let ran = |args: &[&str]| tripline(&[&["explain", "--input", "-", "--flags", &flags], args].concat(), &[], &input);
+
+    let found = ran(&["--event", "one"]);
+    assert_eq!(found.code, Some(0), "{}", found.err);
+    assert!(
+        found.out.starts_with("event one, anomaly.reported at 2026-01-01T00:00:00.000Z, line 1 of stdin\n\nuser:u1\n"),
+        "{}",
+        found.out
+    );
+    assert!(found.out.contains(": odd\n") && found.out.contains("reported by the app"), "{}", found.out);
+
+    let quiet = ran(&["--event", "two", "--entity", "user:u1", "--json"]);
+    assert_eq!(quiet.code, Some(0), "{}", quiet.err);
+    let object: Value = serde_json::from_str(&quiet.out).expect("one object");
+    assert_eq!((object["line"].as_u64(), object["decisions"].as_array().map(Vec::len)), (Some(3), Some(0)));
+    assert!(object["rules"].as_array().is_some_and(|rules| rules.iter().any(|rule| rule["why"] == "other_type")), "{object}");
+
+    let absent = ran(&["--event", "three"]);
+    assert_eq!((absent.code, absent.out.as_str()), (Some(1), ""));
+    assert!(absent.err.contains("no event of stdin has the id three: 3 lines read, 1 of them no events"), "{}", absent.err);
+    let other = ran(&["--event", "one", "--entity", "user:u2"]);
+    assert_eq!((other.code, other.out.as_str()), (Some(1), ""));
+    assert!(other.err.contains("does not concern user:u2, it concerns user:u1"), "{}", other.err);
+    assert_eq!(ran(&[]).code, Some(2), "an event must be named");
 }
 
 #[test]

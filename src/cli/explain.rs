@@ -4,7 +4,7 @@ mod draw;
 
 use super::replay::{With, open, progress, time};
 use super::{Failure, code, print};
-use crate::cli::draw::columns;
+use crate::cli::draw::{clean, columns};
 use crate::config::Loaded;
 use crate::live::Live;
 use crate::replay::Counts;
@@ -59,11 +59,16 @@ pub fn run(args: &ExplainArgs, loaded: &Loaded) -> Result<u8, Failure> {
         let known = found.about.iter().map(|about| about.key.clone()).collect::<Vec<_>>().join(", ");
         found.about.retain(|about| about.key == *asked);
         if found.about.is_empty() {
-            let whom = if known.is_empty() { "nobody whom the rules count" } else { known.as_str() };
+            let whom = if known.is_empty() { "nobody whom the rules count".to_owned() } else { clean(&known) };
             return Err(Failure::new(code::FINDINGS, format!("event {} does not concern {asked}, it concerns {whom}", args.event)));
         }
     }
-    print(&if args.json { as_json(&args.event, &found) } else { draw::found(&args.event, &args.input, &found, columns()) })
+    print(&if args.json { as_json(&args.event, &found) } else { draw::found(&args.event, name(&args.input), &found, columns()) })
+}
+
+/// What an input is called.
+fn name(input: &str) -> &str {
+    if input == "-" { "stdin" } else { input }
 }
 
 fn absent(args: &ExplainArgs, counts: &Counts) -> Failure {
@@ -71,7 +76,10 @@ fn absent(args: &ExplainArgs, counts: &Counts) -> Failure {
         0 => String::new(),
         rejected => format!(", {rejected} of them no events"),
     };
-    Failure::new(code::FINDINGS, format!("no event of {} has the id {}: {} lines read{no_events}", args.input, args.event, counts.lines))
+    Failure::new(
+        code::FINDINGS,
+        format!("no event of {} has the id {}: {} lines read{no_events}", name(&args.input), args.event, counts.lines),
+    )
 }
 
 /// One object per entity.

@@ -85,8 +85,8 @@ fn show_draws_the_receipt_and_lets_no_event_write_to_the_terminal() {
 flags        sha256:2233
 
 intrusion  72  high
-   +62  ███████▍      auth.burst@3  credentials  20 in 60s, now, confidence 0.9
-   +10  █▏░           app.says@1    credentials  reported by the app, odd_login, 3m ago, half of 20
+    +62  ███████▍      auth.burst@3  credentials  20 in 60s, now, confidence 0.9
+    +10  █▏░           app.says@1    credentials  reported by the app, odd_login, 3m ago, half of 20
 abuse  8.25  low
   +8.25  ▉             http.rate@2   load         more often than allowed, now
 ";

@@ -14,7 +14,6 @@ use tripline_core::time::format_rfc3339_ms;
 pub(super) fn found(event_id: &str, file: &str, found: &Found, columns: usize) -> String {
     let mut out = String::new();
     let Found { line, event_type, event_time, about } = found;
-    let file = if file == "-" { "stdin" } else { file };
     line_of(&mut out, &format!("event {event_id}, {event_type} at {event_time}, line {line} of {file}"));
     if about.is_empty() {
         line_of(&mut out, "it concerns nobody whom the rules count");

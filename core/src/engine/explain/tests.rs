@@ -27,18 +27,19 @@ actions: [{do: alert, at: 50}]
 ---
 {schema: 1, id: t.off, version: 1, title: t, mode: off, on: any, by: user, detect: {match: {}}, signal: {type: a}}
 ---
-{schema: 1, id: t.flag, version: 1, title: t, on: any, by: user, flag: GATED, detect: {match: {}}, signal: {type: a}}
+{schema: 1, id: t.flag, version: 1, title: t, mode: signal, on: any, by: user, flag: GATED, detect: {match: {}}, signal: {type: a}}
 ---
-{schema: 1, id: t.type, version: 1, title: t, on: sign_in, by: user, detect: {match: {}}, signal: {type: a}}
+{schema: 1, id: t.type, version: 1, title: t, mode: signal, on: sign_in, by: user, detect: {match: {}}, signal: {type: a}}
 ---
-{schema: 1, id: t.when, version: 1, title: t, on: any, by: user, when: status_code == 418, detect: {match: {}}, signal: {type: a}}
+{schema: 1, id: t.when, version: 1, title: t, mode: signal, on: any, by: user, when: status_code == 418, detect: {match: {}}, signal: {type: a}}
 ---
-{schema: 1, id: t.lacks, version: 1, title: t, on: any, by: user, detect: {sum: {of: data.bytes, above: 5, within: 1m}}, signal: {type: a}}
+{schema: 1, id: t.lacks, version: 1, title: t, mode: signal, on: any, by: user, detect: {sum: {of: data.bytes, above: 5, within: 1m}}, signal: {type: a}}
 ---
 schema: 1
 id: t.spared
 version: 1
 title: t
+mode: signal
 on: any
 by: user
 except:
@@ -51,6 +52,7 @@ schema: 1
 id: t.waits
 version: 1
 title: t
+mode: signal
 on: any
 by: user
 detect:
@@ -60,13 +62,13 @@ detect:
     then_absent: {when: event_type == "answered", within: 10s}
 signal: {type: a}
 ---
-{schema: 1, id: t.fresh, version: 1, title: t, on: any, by: user, detect: {first_seen: {of: device_id, memory: 30d, learn: 1d}}, signal: {type: a}}
+{schema: 1, id: t.fresh, version: 1, title: t, mode: signal, on: any, by: user, detect: {first_seen: {of: device_id, memory: 30d, learn: 1d}}, signal: {type: a}}
 ---
 {schema: 1, id: t.watch, version: 1, title: t, mode: shadow, on: any, by: user, detect: {count: {at_least: 4, within: 1m}}, signal: {type: a}}
 ---
-{schema: 1, id: t.score, version: 1, title: t, on: any, by: user, detect: {score: {axis: intrusion, at_least: 35}}, signal: {type: a, points: 20}}
+{schema: 1, id: t.score, version: 1, title: t, mode: signal, on: any, by: user, detect: {score: {axis: intrusion, at_least: 35}}, signal: {type: a, points: 20}}
 ---
-{schema: 1, id: t.ip, version: 1, title: t, on: any, by: ip, detect: {match: {}}, signal: {type: a}}
+{schema: 1, id: t.ip, version: 1, title: t, mode: signal, on: any, by: ip, detect: {match: {}}, signal: {type: a}}
 "#;
 
 struct World {
@@ -128,7 +130,7 @@ fn each_rule_about_this_kind_of_entity_says_what_kept_it() {
     assert_eq!(why["t.lacks@1"], Why::NothingToCount);
     assert_eq!(why["t.spared@1"], Why::Ignored("robots".into()));
     assert_eq!(why["t.waits@1"], Why::NothingToCount);
-    assert_eq!(why["t.fresh@1"], Why::NothingToCount);
+    assert_eq!(why["t.fresh@1"], Why::NotMet { progress: None });
     assert_eq!(why["t.watch@1"], not_met("1 of 4 in 1m"));
     assert_eq!(why["t.score@1"], Why::NotAsked);
 

@@ -62,13 +62,13 @@ fn the_lines_of_an_axis_add_up_and_what_is_above_100_is_taken_off() {
         drawn(contributions, &[(Axis::Intrusion, 100_000)], 96),
         "\
 intrusion  100  critical
-    +59.7  ███████▏      http.probe@3   recon  8 different values in 5m, now
-      +50  ██████        http.tenant@1  authz  one event is enough, 119s ago
-     +9.5  █▏░           http.403@2     recon  5 in 2m, 2h ago, half of 19
-    +0.25  ▏             http.404@2     recon  5 in 2m, 2d ago, a quarter of 1
-       +0                http.405@2     recon  5 in 2m, now, adds nothing beside three stronger ones
-                                               of its family
-  -19.45                 clamp                 a score ends at 100
+   +59.7  ███████▏      http.probe@3   recon  8 different values in 5m, now
+     +50  ██████        http.tenant@1  authz  one event is enough, 119s ago
+    +9.5  █▏░           http.403@2     recon  5 in 2m, 2h ago, half of 19
+   +0.25  ▏             http.404@2     recon  5 in 2m, 2d ago, a quarter of 1
+      +0                http.405@2     recon  5 in 2m, now, adds nothing beside three stronger
+                                              ones of its family
+  -19.45                clamp                 a score ends at 100
 actions    none
 "
     );
