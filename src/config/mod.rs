@@ -255,7 +255,7 @@ pub struct Stream {
     pub identity: String,
     /// Time between commits.
     pub commit_interval: Span,
-    /// Time between two ticks of an input partition, while a rule fires on time (routed mode).
+    /// Time between two ticks of an input partition, while something waits for time to pass: a rule, an action that ends (routed mode).
     pub tick_interval: Span,
     /// A transaction older than this is aborted by the broker.
     pub transaction_timeout: Span,

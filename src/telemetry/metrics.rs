@@ -442,7 +442,7 @@ impl LaneFamilies {
                 "lane_stream_timestamp",
                 Some(Unit::Seconds),
                 "",
-                "Stream time: up to when the lane's tasks have heard from all their sources, the least of them; 0 while a source was not heard, and while no rule fires on time.",
+                "Stream time: up to when the lane's tasks have heard from all their sources, the least of them; 0 while a source was not heard, and while nothing waits for time.",
             ),
             cache_bytes: t.lane_gauges("state_cache", Some(Unit::Bytes), "", "Bytes of decoded actor states in memory."),
             cache_entries: t.lane_gauges("state_cache_entries", None, "", "Decoded actor states in memory."),
