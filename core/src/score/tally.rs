@@ -182,7 +182,7 @@ impl<'a> Falling<'a> {
 fn first(from_ms: i64, by_ms: i64, holds: impl Fn(i64) -> bool) -> i64 {
     let (mut not_yet, mut holds_at) = (from_ms, by_ms.max(from_ms.saturating_add(1)));
     while holds_at.saturating_sub(not_yet) > 1 {
-        let middle = not_yet + (holds_at - not_yet) / 2;
+        let middle = not_yet.midpoint(holds_at);
         if holds(middle) { holds_at = middle } else { not_yet = middle }
     }
     holds_at

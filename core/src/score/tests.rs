@@ -161,6 +161,23 @@ proptest! {
         prop_assert!(scores.risk() <= super::reasons::band_top(reason.profile.severity));
     }
 
+    /// Nothing can be added up, multiplied or waited for beyond its type: whatever the times, scores end at 100.
+    #[test]
+    fn no_time_and_no_factor_overflows(at in proptest::collection::vec((0usize..24, any::<i64>()), 0..30), now_ms in any::<i64>(), factor in any::<u32>(), points in any::<u8>()) {
+        let set = many();
+        let reasons = Reasons::of(&set);
+        let mut ledger = Ledger::default();
+        for (rule, at_ms) in at {
+            let firing = held(&reasons, rule, at_ms);
+            let (_, reason) = reasons.get(firing.reason).unwrap();
+            ledger.hold(Held { points: firing.points.times(factor), ..firing }, |held| tally::left(held, reason, now_ms));
+        }
+        let scores = tally::at(&reasons, &ledger, now_ms, Whose::All);
+        prop_assert!(scores.risk() <= 100 && Axis::ALL.iter().all(|axis| scores.of(*axis).score <= Milli::MOST));
+        prop_assert!(tally::is_gone(&reasons, &ledger, now_ms) >= now_ms);
+        prop_assert!(tally::falls_below(&reasons, &ledger, now_ms, points) >= now_ms);
+    }
+
     /// The moments that are found by bisection are the first ones.
     #[test]
     fn ends_are_exact(firings in firings(), points in 1u8..=100) {
