@@ -5,7 +5,7 @@
 
 use crate::alert::Alert;
 use crate::decision::Decision;
-use crate::standing::StandingChange;
+use crate::standing::{Standing, StandingChange};
 use crate::time::format_rfc3339_ms;
 
 /// The headers, in the order in which they are written.
@@ -47,11 +47,17 @@ pub fn alert_record_id(alert: &Alert) -> String {
     format!("{}/{}/{cause}", alert.alert_id, alert.state.name())
 }
 
-/// The id of what became of a standing; `key` is the entity's. Time ends something about an entity once in a moment, and
-/// anything else has a decision.
+/// The id of what became of a standing; `key` is the entity's. What time ended at a moment may be told twice, when an event from
+/// before it comes in between: then both records say the same.
 pub fn standing_record_id(change: &StandingChange, key: &str) -> String {
-    let cause = change.standing.as_ref().and_then(|standing| standing.decision_id.as_deref()).unwrap_or("ended");
-    format!("{key}/{}/{cause}", format_rfc3339_ms(change.at_ms))
+    let at = format_rfc3339_ms(change.at_ms);
+    match change.standing.as_deref() {
+        Some(Standing { decision_id: Some(decision), .. }) => format!("{key}/{at}/{decision}"),
+        Some(standing) => {
+            format!("{key}/{at}/{}/{}", standing.action.map_or("none", |action| action.name()), standing.risk_score)
+        }
+        None => format!("{key}/{at}/gone"),
+    }
 }
 
 impl<'a> CloudEvent<'a> {
@@ -125,9 +131,9 @@ mod tests {
 
         let entity = opened.entity.clone();
         let gone = StandingChange { entity: entity.clone(), at_ms: 1_770_109_200_000, standing: None };
-        assert_eq!(standing_record_id(&gone, "user:u"), "user:u/2026-02-03T09:00:00.000Z/ended");
+        assert_eq!(standing_record_id(&gone, "user:u"), "user:u/2026-02-03T09:00:00.000Z/gone");
         let standing = include_str!("../../schemas/examples/standing.blocked.json");
-        let standing: Box<crate::standing::Standing> = serde_json::from_str(standing).unwrap();
+        let standing: Box<Standing> = serde_json::from_str(standing).unwrap();
         let id = standing.decision_id.clone().unwrap();
         let made = StandingChange { entity, at_ms: 0, standing: Some(standing) };
         assert_eq!(standing_record_id(&made, "user:u"), format!("user:u/1970-01-01T00:00:00.000Z/{id}"));

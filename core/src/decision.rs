@@ -81,7 +81,7 @@ impl JsonSchema for Points {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "number", "maximum": 100 })
+        schemars::json_schema!({ "type": "number" })
     }
 }
 
@@ -115,7 +115,7 @@ impl EntityRef {
 /// One line of the receipt: the lines of an axis add up to its score.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Contribution {
-    /// `id@version` of the rule; `clamp` for what an axis has above 100, with negative points.
+    /// `id@version` of the rule. `clamp`: what an axis has above 100, with negative points. `others`: lines that did not fit.
     pub rule: String,
     /// Points it adds.
     pub points: Points,

@@ -409,6 +409,13 @@ impl Engine {
                     slot.edge.on &= seen.holds && !seen.lapsed;
                     None
                 }
+                // What is spared leaves the edge to what is not: one spared event must not hide those after it.
+                Some(Effect::NoAction) => {
+                    let mut aside = slot.edge;
+                    let fires = edge::take(&mut aside, &seen, rule.detector.rhythm(), at_ms, once_per_ms);
+                    slot.edge.on &= seen.holds && !seen.lapsed;
+                    fires
+                }
                 _ => edge::take(&mut slot.edge, &seen, rule.detector.rhythm(), at_ms, once_per_ms),
             };
             (seen, fires, at_ms < slot.warm_ms, slot.end_ms)
@@ -423,7 +430,12 @@ impl Engine {
             }
         };
         let (seen, fires, is_warming, end_ms) = advanced;
-        state.note(at_ms, end_ms.saturating_sub(at_ms));
+        if at_ms == event.event_time_ms {
+            state.note(at_ms, end_ms.saturating_sub(at_ms));
+        } else {
+            // Asked at a time that has come: no event of the entity happened then.
+            state.retain(end_ms);
+        }
         let is_partial = room == Room::Dropped || seen.room == Room::Dropped;
         match (seen.firing, fires) {
             (Some(firing), Some(suppressed)) => {

@@ -229,7 +229,7 @@ fn with_bounds(mut schema: Schema) -> Schema {
             Value::Object(object) => {
                 for (name, inner) in object.iter_mut() {
                     match (name.as_str(), inner) {
-                        ("risk_score" | "points", Value::Object(number)) => drop(number.insert("maximum".to_owned(), json!(100))),
+                        ("risk_score", Value::Object(number)) => drop(number.insert("maximum".to_owned(), json!(100))),
                         ("schema_version", Value::Object(number)) => drop(number.insert("const".to_owned(), json!(SCHEMA_VERSION))),
                         (_, other) => walk(other),
                     }

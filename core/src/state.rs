@@ -214,7 +214,7 @@ impl ActorState {
     /// The earliest time that something in it waits for.
     pub fn next_due_ms(&self) -> Option<i64> {
         let ledger = self.ledger.as_ref().and_then(|ledger| ledger.due_ms);
-        self.slots.iter().filter_map(Slot::next_due_ms).chain(ledger).min()
+        self.next_rule_due_ms().into_iter().chain(ledger).min()
     }
 
     /// Takes out what waits for the earliest time of all, if that is not after `until_ms`. Among equals the lower rule goes
@@ -245,6 +245,16 @@ impl ActorState {
     pub fn edge(&mut self, rule: u64, sub: u64) -> Option<&mut Edge> {
         let at = self.slots.binary_search_by_key(&(rule, sub), |s| (s.rule, s.sub)).ok()?;
         Some(&mut self.slots[at].edge)
+    }
+
+    /// The edges of all sub-keys of a rule.
+    pub(crate) fn edges(&mut self, rule: u64) -> impl Iterator<Item = &mut Edge> {
+        self.slots.iter_mut().filter(move |slot| slot.rule == rule).map(|slot| &mut slot.edge)
+    }
+
+    /// The earliest time that something of a rule waits for.
+    pub(crate) fn next_rule_due_ms(&self) -> Option<i64> {
+        self.slots.iter().filter_map(Slot::next_due_ms).min()
     }
 
     /// Roughly the bytes it takes in memory.

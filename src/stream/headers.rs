@@ -3,11 +3,15 @@
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Names and values in their order; a header whose name is not UTF-8 is left out, since none of ours is.
+/// The most headers of a record that are looked at.
+const MAX_HEADERS: usize = 64;
+
+/// Names and values in their order: the first [`MAX_HEADERS`], up to the first whose name is not UTF-8 (none of ours is). What
+/// follows is not looked at, so that nobody can make a record of headers that costs more than its bytes.
 pub fn headers_of<'r>(record: &'r BorrowedMessage<'_>) -> impl Iterator<Item = (&'r str, Option<&'r [u8]>)> {
     let headers = record.headers();
-    let count = headers.map_or(0, Headers::count);
-    (0..count).filter_map(move |at| {
+    let count = headers.map_or(0, Headers::count).min(MAX_HEADERS);
+    (0..count).map_while(move |at| {
         let Header { key, value } = headers.and_then(|headers| named(headers, at))?;
         Some((key, value))
     })

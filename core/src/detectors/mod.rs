@@ -144,6 +144,11 @@ pub trait Detector: Debug + Send + Sync {
         false
     }
 
+    /// Whether its condition is met by these scores; only asked of composite rules.
+    fn is_met_by(&self, _: &Scores) -> bool {
+        true
+    }
+
     /// The points of this firing, where the detector says them itself.
     fn points(&self, _: &Firing) -> Option<u8> {
         None

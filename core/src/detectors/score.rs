@@ -90,4 +90,8 @@ impl Detector for Score {
     fn is_composite(&self) -> bool {
         true
     }
+
+    fn is_met_by(&self, scores: &Scores) -> bool {
+        self.is_met(scores)
+    }
 }

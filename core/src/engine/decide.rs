@@ -1,5 +1,6 @@
 //! From firings to decisions: what every decision says, and the decision of one firing alone (`decide: per_signal`).
 
+use super::weigh::{severity, throttle_interval_ms};
 use super::{Circumstances, Engine, Made, flag_user};
 use crate::decision::{ActionTaken, Contribution, Decision, EntityRef, HeldBack, Points, SCHEMA_VERSION};
 use crate::event::Text;
@@ -126,12 +127,15 @@ impl Engine {
         let mut decision = self.bare(observation, "", None);
         decision.ip_address = self.client_address(&observation.event).map(str::to_owned);
         decision.status_code = observation.event.status_code;
-        if let (Decide::PerEvent, Some(ledger)) = (self.rules.policy.decide, &state.ledger) {
+        let user = flag_user(&observation.event);
+        let is_off = self.rules.policy.master_flag.is_some_and(|flag| !self.flags.is_on(flag, user));
+        if let (Decide::PerEvent, Some(ledger), false) = (self.rules.policy.decide, &state.ledger, is_off) {
             let now_ms = ledger.as_of_ms.max(observation.event.event_time_ms);
             let scores = tally::at(&self.reasons, ledger, now_ms, Whose::All);
             let in_force = self.rules.policy.in_force(ledger, now_ms, scores.risk(), &|flag| self.flags.is_off_for_all(flag));
             decision.risk_score = scores.risk();
-            decision.axes = axes(&scores);
+            decision.severity = severity(&scores, None);
+            decision.throttle_interval_ms = throttle_interval_ms(&self.rules.policy, &in_force, scores.risk());
             self.take(&in_force, &mut decision);
             decision.expires_at = self.ends_ms(ledger, &in_force, now_ms).last().map(|end| time::format_rfc3339_ms(*end));
         }

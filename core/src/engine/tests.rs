@@ -254,6 +254,11 @@ fn an_exception_without_action_leaves_nothing_behind() {
     let decision = world.last();
     assert_eq!((decision.risk_score, decision.should_alert), (60, false), "shown, and nothing done");
     assert_eq!(decision.held_back.iter().map(|held| held.by.as_str()).collect::<Vec<_>>(), ["exception:drill", "exception:drill"]);
+    // Nor does it hide what comes after it from the rule.
+    world.see(SECOND, "b", json!({}));
+    assert!(world.last().should_alert && world.live().len() == 2);
+    let mut world = World::of(&spared, ON);
+    world.see(0, "b", json!({"data": {"drill": true}}));
     world.see(30 * SECOND, "c", json!({}));
     assert_eq!(world.last().risk_score, 20, "nothing is left of it");
     // What counted before is not washed off either.
@@ -261,6 +266,38 @@ fn an_exception_without_action_leaves_nothing_behind() {
     assert!(world.last().should_alert);
     world.see(66 * SECOND, "b", json!({"data": {"drill": true}}));
     assert!(world.last().should_alert);
+}
+
+#[test]
+fn what_is_spared_takes_no_block_that_another_score_would_allow() {
+    let spared = pack("off").replace(
+        "family: three, half_life: 20s}}",
+        "family: three, half_life: 20s}, except: [{id: drill, when: data.drill == true, effect: no_action, owner: o, reason: r}]}",
+    );
+    let mut world = World::of(&spared, ON);
+    for (at, ty) in [(0, "a"), (1, "a"), (2, "b")] {
+        world.see(at * SECOND, ty, json!({}));
+    }
+    assert!(world.last().should_block);
+    let until = ms(world.last().expires_at.as_deref().unwrap());
+    world.see(until + 1, "b", json!({"data": {"drill": true}}));
+    let again = ms(world.last().expires_at.as_deref().unwrap());
+    assert!(world.last().should_block && again > until, "new evidence above `leave` takes it again");
+    world.see(again + 1, "c", json!({"data": {"drill": true}}));
+    assert!(!world.last().should_block, "{:?}", world.last());
+}
+
+#[test]
+fn a_composite_asked_at_a_timer_makes_no_event_late() {
+    let timer = r#"
+---
+{schema: 1, id: t.absence, version: 1, title: absence, mode: enforce, on: any, by: user,
+ detect: {sequence: {within: 1m, steps: [{id: asked, when: event_type == "c"}], then_absent: {when: event_type == "z", within: 10m}}},
+ signal: {type: absence, severity: high, points: 50, family: nine}}"#;
+    let mut world = World::of(&(pack("off") + timer).replace("families: 2", "families: 1"), ON);
+    world.see(0, "c", json!({}));
+    world.pass(11 * MINUTE);
+    assert_eq!(world.see(9 * MINUTE, "b", json!({})), Outcome::Processed);
 }
 
 #[test]

@@ -87,6 +87,9 @@ impl Engine {
             let decision = self.judge(observation, before, &mut ledger, &live, now_ms, out);
             out.decisions.push(decision);
             let gone_ms = tally::is_gone(&self.reasons, &ledger, now_ms);
+            if at_ms == observation.event.event_time_ms {
+                state.note(at_ms, 0);
+            }
             state.retain(gone_ms.max(self.rules.policy.remembers_until_ms(&ledger)));
         }
         out.decisions.extend(watched);
@@ -110,12 +113,23 @@ impl Engine {
         let held = self.held(reason, observation, at_ms, firing);
         let mut ledger = state.take_ledger();
         let now_ms = ledger.as_of_ms.max(at_ms);
+        self.strike_out(&mut ledger, now_ms);
+        // What was left, and what no longer held, before this raises the score again.
         if !ledger.forces.is_empty() {
             let risk = tally::at(&self.reasons, &ledger, now_ms, Whose::All).risk();
             self.rules.policy.leave(&mut ledger, now_ms, risk);
         }
+        if !self.composites.is_empty() {
+            let scores = tally::at(&self.reasons, &ledger, now_ms, Whose::Evidence);
+            for composite in self.composites.iter().map(|index| &self.rules.rules[*index]) {
+                let is_met = composite.detector.is_met_by(&scores);
+                state.edges(composite.slot).for_each(|edge| edge.on &= is_met);
+            }
+        }
         ledger.as_of_ms = now_ms;
         self.hold(&mut ledger, held, now_ms);
+        // A score that nobody was told of is told of with the next that time brings.
+        ledger.due_ms.get_or_insert(now_ms);
         state.retain(tally::is_gone(&self.reasons, &ledger, now_ms));
         state.put_ledger(ledger);
     }
@@ -142,7 +156,10 @@ impl Engine {
 
     /// What ended before an event of the entity itself happened is told of first, whether or not time has been heard of by then.
     pub(super) fn lapse_before(&self, entity: &Entity<'_>, at_ms: i64, state: &mut ActorState, out: &mut Made) {
-        while let Some(due_ms) = state.ledger.as_mut().and_then(|ledger| ledger.due_ms.take_if(|due_ms| *due_ms <= at_ms)) {
+        // Not before something of a rule that is due earlier: that waits until it is certain, and comes first.
+        let before_ms = state.next_rule_due_ms().unwrap_or(i64::MAX);
+        let is_over = |due_ms: &mut i64| *due_ms <= at_ms && *due_ms < before_ms;
+        while let Some(due_ms) = state.ledger.as_mut().and_then(|ledger| ledger.due_ms.take_if(is_over)) {
             self.lapse(entity, due_ms, state, out);
         }
     }
@@ -260,6 +277,7 @@ impl Engine {
             shown: decision.risk_score,
             mode: modes.max().unwrap_or(Mode::Signal),
             spared: fired.iter().find_map(Fired::spared_by),
+            counts: fired.iter().any(|fired| fired.spared_by().is_none()),
             kind: observation.entity.kind,
             seed: hash::short(decision.decision_id.as_bytes()),
             off: &|flag| self.off(flag, user),
@@ -447,7 +465,7 @@ fn product(times: impl Iterator<Item = u32>) -> u32 {
 }
 
 /// The severity of the score, never more than a step below the strongest live reason's.
-fn severity(scores: &Scores, strongest: Option<Severity>) -> Severity {
+pub(super) fn severity(scores: &Scores, strongest: Option<Severity>) -> Severity {
     let step_below = match strongest {
         Some(Severity::Critical) => Severity::High,
         Some(Severity::High) => Severity::Medium,
@@ -456,7 +474,7 @@ fn severity(scores: &Scores, strongest: Option<Severity>) -> Severity {
     severity_of(scores.risk()).max(step_below)
 }
 
-fn throttle_interval_ms(policy: &Policy, in_force: &[Action], risk: u8) -> Option<u64> {
+pub(super) fn throttle_interval_ms(policy: &Policy, in_force: &[Action], risk: u8) -> Option<u64> {
     let row = policy.row(Action::Throttle).filter(|_| in_force.contains(&Action::Throttle))?;
     Some(row.allowed?.interval_ms(row.at, risk))
 }

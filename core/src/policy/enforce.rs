@@ -21,6 +21,8 @@ pub struct Asked<'a> {
     pub mode: Mode,
     /// The exception that spares something of what fired.
     pub spared: Option<&'a str>,
+    /// Something fired that no exception spares: without it no action is taken.
+    pub counts: bool,
     /// Whom it is about.
     pub kind: EntityKind,
     /// Makes lifetimes uneven: a hash of the decision.
@@ -83,7 +85,7 @@ impl Policy {
     pub fn leave(&self, ledger: &mut Ledger, at_ms: i64, risk: u8) {
         for force in &mut ledger.forces {
             let Some(row) = self.row(force.action) else { continue };
-            force.on &= risk >= row.leave || is_in_force(row, force, at_ms, risk);
+            *force = left(row, *force, at_ms, risk);
         }
     }
 
@@ -95,6 +97,13 @@ impl Policy {
         };
         ledger.forces.iter().map(until).max().unwrap_or(i64::MIN)
     }
+}
+
+/// An action whose score was seen at this moment. What lasts as long as the score stays up is held up by `hold` besides; a
+/// lifetime runs whatever the score does, and only a return after it asks whether the score has been below `leave`.
+fn left(row: &ActionRow, force: Force, at_ms: i64, risk: u8) -> Force {
+    let is_held = row.sentence.is_none() && is_in_force(row, &force, at_ms, risk);
+    Force { on: force.on && (risk >= row.leave || is_held), ..force }
 }
 
 /// One action: what is remembered of it from now on, and who held it back.
@@ -117,11 +126,16 @@ fn step(row: &ActionRow, was: Option<Force>, asked: &Asked<'_>) -> (Option<Force
     if was.is_some_and(|force| is_in_force(row, &force, at_ms, before)) {
         return match row.flag.filter(|flag| (asked.off_for_all)(*flag)) {
             Some(flag) => (ended, (asked.off)(flag).map(|flag| format!("flag:{flag}"))),
-            None => (was, None),
+            None => (was.map(|force| left(row, force, at_ms, before)), None),
         };
     }
     // Left only below `leave`: new evidence between the two levels takes an action with a lifetime again.
     let returns = was.is_some_and(|force| force.on && before >= row.leave);
+    if !asked.counts {
+        let by = asked.spared.filter(|_| returns || asked.shown >= row.at);
+        let still = if returns { was } else { ended };
+        return (still, by.map(|exception| format!("exception:{exception}")));
+    }
     if !returns && asked.now.risk() < row.at {
         let by = asked.spared.filter(|_| asked.shown >= row.at);
         return (ended, by.map(|exception| format!("exception:{exception}")));
