@@ -271,13 +271,23 @@ fn the_sources_of_two_workers_are_heard_together() -> Result<()> {
     one.stop()
 }
 
+/// Neither a rule that fires on time nor an action that could end.
+const TIMELESS: &str = "{schema: 1, kind: policy, id: timeless, version: 1, decide: per_signal, actions: []}\n---\n\
+    {schema: 1, id: t.any, version: 1, title: any, mode: enforce, on: any, detect: {match: {}}, signal: {type: any}}\n";
+
 #[test]
-fn without_a_rule_that_needs_time_nothing_ticks() -> Result<()> {
+fn without_anything_that_needs_time_nothing_ticks() -> Result<()> {
     let line = Line::new(&Setup::routed(2, 2))?;
-    let mut running = line.start_with("one", "detect", &[("TRIPLINE_STREAM__TICK_INTERVAL", "100ms")])?;
+    let folder = line.file("timeless");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(folder.join("pack.yaml"), TIMELESS)?;
+    let rules = folder.display().to_string();
+    let settings = [("TRIPLINE_STREAM__TICK_INTERVAL", "100ms"), ("TRIPLINE_RULES__PATH", rules.as_str())];
+    let mut running = line.start_with("one", "detect", &settings)?;
     running.worker.wait_ready(&running.admin, PATIENCE)?;
     line.produce(crate::line::generated(81, 200)?.lines())?;
     line.settle()?;
+    ensure!(!line.read("decisions")?.is_empty(), "something was decided meanwhile");
     ensure!(line.read("internal.observations")?.iter().all(|r| !r.key_text().starts_with('~')), "a tick without need");
     ensure!(running.metrics()?.sum("tripline_ticks_total", &[]) == 0.0);
     running.stop()
