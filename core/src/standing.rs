@@ -2,7 +2,7 @@
 //!
 //! It is published with each decision that a score makes and whenever something ends, and taken back (a record without a value)
 //! when nothing is left. Whoever reads it knows what to do about an entity without having read any decision, and does nothing past
-//! `expires_at`: no record, no restriction.
+//! an action's end: no record, no restriction.
 
 use crate::decision::{EntityRef, Points};
 use crate::policy::Action;
@@ -31,9 +31,10 @@ pub struct Standing {
     pub throttle_interval_ms: Option<u64>,
     /// The entity's time at which this was so, RFC 3339 in UTC.
     pub as_of: String,
-    /// When `action` ends if nothing else happens, RFC 3339 in UTC; when the score is gone, if there is no action. Nothing of this
-    /// record counts after that.
+    /// When `action` ends if nothing else happens, RFC 3339 in UTC; when the score is gone, if there is no action.
     pub expires_at: String,
+    /// When each action in force ends if nothing else happens, RFC 3339 in UTC: after the strongest the next still holds.
+    pub ends: BTreeMap<Action, String>,
     /// The decision that made it so; null when the passing of time did.
     pub decision_id: Option<String>,
     /// `id@version` of the policy.

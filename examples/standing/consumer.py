@@ -5,12 +5,12 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 
 class Standing:
     def __init__(self, servers, topic="tripline.standing"):
-        self.table = {}  # entity key -> (answer, when it ends in seconds since the epoch)
+        self.table = {}  # entity key -> (answer, when it ends in seconds since the epoch), the strongest first
         threading.Thread(target=self.follow, args=(servers, topic), daemon=True).start()
 
     def ask(self, key):  # a look into a dict: it never waits for Kafka
-        answer, ends = self.table.get(key, ("allow", 0))
-        return answer if time.time() < ends else "allow"
+        now = time.time()
+        return next((answer for answer, ends in self.table.get(key, ()) if now < ends), "allow")
 
     def follow(self, servers, topic):
         consumer = Consumer({"bootstrap.servers": servers, "isolation.level": "read_committed",
@@ -30,9 +30,9 @@ class Standing:
         try:
             standing = json.loads(value)
             answers = {"block": "block", "step_up": "step_up", "throttle": f"throttle {standing.get('throttle_interval_ms', 0)}"}
-            ends = datetime.fromisoformat(standing["expires_at"].replace("Z", "+00:00")).timestamp()
-            self.table[key] = answers[standing["action"]], ends
-        except (ValueError, KeyError, TypeError, AttributeError):  # a tombstone, no such action, or not to be read
+            ends = {action: datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp() for action, at in standing["ends"].items()}
+            self.table[key] = [(answers[action], ends[action]) for action in reversed(standing["actions"]) if action in answers]
+        except (ValueError, KeyError, TypeError, AttributeError):  # a tombstone, or not to be read
             self.table.pop(key, None)
 
 if __name__ == "__main__":

@@ -132,9 +132,20 @@ fn standing(user: &str, action: &str, expires_ms: i64) -> Record {
     let value = json!({
         "schema_version": 1, "entity": {"kind": "user", "id": user}, "risk_score": 90, "axes": {"intrusion": 90}, "action": action,
         "actions": ["alert", action], "as_of": format_rfc3339_ms(now_ms()), "expires_at": format_rfc3339_ms(expires_ms),
+        "ends": {"alert": format_rfc3339_ms(expires_ms), action: format_rfc3339_ms(expires_ms)},
         "throttle_interval_ms": 1818, "decision_id": null, "policy": "p@1", "rules": "r", "flags": "f",
     });
     Record::new(format!("user:{user}"), value.to_string())
+}
+
+/// A block that ends soon, and a step-up that lasts longer.
+fn after_the_block(soon: i64, later: i64) -> Record {
+    let mut record = standing("both", "block", soon);
+    let mut value: Value = serde_json::from_slice(record.value.as_deref().unwrap_or_default()).expect("JSON");
+    value["actions"] = json!(["step_up", "block"]);
+    value["ends"]["step_up"] = json!(format_rfc3339_ms(later));
+    record.value = Some(value.to_string().into_bytes());
+    record
 }
 
 #[test]
@@ -175,6 +186,7 @@ fn the_example_allows_whatever_is_over_taken_back_or_not_to_be_read() -> Result<
         standing("slowed", "throttle", later),
         standing("asked", "step_up", later),
         standing("soon", "block", soon),
+        after_the_block(soon, later),
     ];
     line.kafka.produce_all(&topic, records)?;
     let mark = standing("last", "block", later);
@@ -192,6 +204,8 @@ fn the_example_allows_whatever_is_over_taken_back_or_not_to_be_read() -> Result<
     // Nothing says that it is over but its own end.
     consumer.wait_for("user:soon", "allow")?;
     ensure!(now_ms() >= soon, "{} ms early", soon - now_ms());
+    // What is weaker and lasts longer holds on.
+    consumer.wait_for("user:both", "step_up")?;
     Ok(())
 }
 

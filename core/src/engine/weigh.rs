@@ -442,6 +442,7 @@ impl Engine {
                     throttle_interval_ms: throttle_interval_ms(policy, in_force, scores.risk()),
                     as_of: time::format_rfc3339_ms(now_ms),
                     expires_at: time::format_rfc3339_ms(expires_ms),
+                    ends: in_force.iter().zip(&ends_ms).map(|(action, end)| (*action, time::format_rfc3339_ms(*end))).collect(),
                     decision_id: decision.map(|decision| decision.decision_id.clone()),
                     policy: policy.name(),
                     rules: self.rules.digest.clone(),
