@@ -11,6 +11,7 @@ use crate::observation::Observation;
 use crate::policy::enforce::Asked;
 use crate::policy::{Action, CONTEXT_BOUNDS, Decide, Policy};
 use crate::rule::{Effect, Exception, Mode, Severity, SignalType};
+use crate::score::decay::GONE_AFTER_HALF_LIVES;
 use crate::score::reasons::{Reason, severity_of};
 use crate::score::tally::{self, Line, Scores, Whose};
 use crate::score::{Axis, Milli};
@@ -130,7 +131,8 @@ impl Engine {
         self.hold(&mut ledger, held, now_ms);
         // A score that nobody was told of is told of with the next that time brings.
         ledger.due_ms.get_or_insert(now_ms);
-        state.retain(tally::is_gone(&self.reasons, &ledger, now_ms));
+        // Floods come this way: when it will be gone at the latest is enough here.
+        state.retain(at_ms.saturating_add(self.reasons.row(reason).half_life_ms.saturating_mul(GONE_AFTER_HALF_LIVES)));
         state.put_ledger(ledger);
     }
 
