@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
-use tripline_core::engine::{Emit, Engine};
+use tripline_core::engine::{Emit, Engine, Made};
 use tripline_core::event::Event;
 use tripline_core::flags::FlagSnapshot;
 use tripline_core::observation::Position;
@@ -19,7 +19,7 @@ fuzz_target!(|text: &str| {
         Err(problems) => assert!(!problems.is_empty(), "a refusal says why"),
         Ok(rules) => {
             let engine = Engine::new(Arc::new(rules), &FlagSnapshot::default(), Emit::All);
-            let (mut out, mut state) = (Vec::new(), ActorState::default());
+            let (mut out, mut state) = (Made::default(), ActorState::default());
             for offset in 0..8 {
                 let position = Position { topic: "t".into(), partition: 0, offset };
                 let mut event = Event::decode(Some(EVENT)).expect("an event");
