@@ -141,6 +141,13 @@ pub struct Contribution {
     pub anomaly_type: Option<String>,
 }
 
+impl Contribution {
+    /// A line that says who adds how much, and why, and nothing else.
+    pub fn new(rule: String, points: Points, why: String) -> Contribution {
+        Contribution { rule, points, why, axis: None, family: None, age_s: None, share: None, confidence: None, anomaly_type: None }
+    }
+}
+
 /// A circumstance under which what fired weighs more or less.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContextApplied {

@@ -188,6 +188,18 @@ struct Circumstances<'a> {
     due_ms: Option<i64>,
 }
 
+impl Circumstances<'_> {
+    /// The exception that spares it: the decision is made, and nothing done or held against anyone.
+    fn spared_by(&self) -> Option<&str> {
+        spares(self.exception)
+    }
+}
+
+/// The id of an exception that lets a decision be made and nothing be done.
+fn spares(exception: Option<&Exception>) -> Option<&str> {
+    exception.filter(|exception| exception.effect == Effect::NoAction).map(|exception| exception.id.as_str())
+}
+
 impl Engine {
     /// Binds rules to flags. Events are addressed as they come: no proxies, no scope, no sessions.
     pub fn new(rules: Arc<RuleSet>, flags: &FlagSnapshot, emit: Emit) -> Engine {

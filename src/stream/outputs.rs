@@ -99,18 +99,13 @@ impl Outputs {
     pub fn standing(&mut self, producer: &LaneProducer, change: &StandingChange, timestamp_ms: i64, commit: &str) -> Result<(), SendError> {
         let shared = self.shared.clone();
         self.about(&change.entity);
+        if let Some(standing) = &change.standing {
+            self.json(standing)?;
+        }
         let (id, at) = (cloud_event::standing_record_id(change, &self.key), format_rfc3339_ms(change.at_ms));
         let headers = cloud_headers(&CloudEvent::of_standing(&id, &at, &self.source, &self.key), commit);
-        let topic = &shared.config.topics.standing;
-        match &change.standing {
-            Some(standing) => {
-                self.value.clear();
-                serde_json::to_writer(&mut self.value, standing)
-                    .map_err(|_| SendError::Failed(tripline_core::protocol::Failure::Abortable))?;
-                self.send(producer, topic, timestamp_ms, &headers)
-            }
-            None => self.send_value(producer, topic, None, timestamp_ms, &headers),
-        }
+        let value = change.standing.as_ref().map(|_| self.value.as_slice());
+        self.send_value(producer, &shared.config.topics.standing, value, timestamp_ms, &headers)
     }
 
     /// The key of records about an entity.

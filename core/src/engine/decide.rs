@@ -7,10 +7,10 @@ use crate::event::Text;
 use crate::flags::FlagUser;
 use crate::observation::Observation;
 use crate::policy::{Action, Decide};
-use crate::rule::{Effect, Exception, Mode, Profile, Recorded, Rule, Severity, SignalType};
-use crate::score::Milli;
+use crate::rule::{Mode, Profile, Recorded, Rule, Severity, SignalType};
 use crate::score::tally::{self, Whose};
-use crate::state::ActorState;
+use crate::score::{Axis, Milli};
+use crate::state::{ActorState, Ledger};
 use crate::{hash, mask, resource, time};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -24,17 +24,15 @@ impl Engine {
         let at_ms = circumstances.due_ms.unwrap_or(event.event_time_ms);
         let mut decision = self.bare(observation, &rule.id, circumstances.due_ms);
         (decision.severity, decision.risk_score) = (profile.severity, profile.risk_score);
-        let spared = circumstances.exception.filter(|e| e.effect == Effect::NoAction);
-        self.act(rule.mode, spared, &profile, flag_user(event), &mut decision);
+        self.act(rule.mode, circumstances.spared_by(), &profile, flag_user(event), &mut decision);
         self.describe(&mut decision, observation, rule, &profile);
         decision.metadata = mask::object(&self.recorded(observation, rule, &circumstances));
         decision.partial = circumstances.is_partial;
         decision.warming = circumstances.is_warming;
         decision.suppressed = circumstances.suppressed;
         decision.shadow = rule.mode == Mode::Shadow;
-        decision
-            .contributions
-            .push(Contribution { points: Milli::of_points(profile.risk_score).into(), ..self.line(rule, circumstances.why(rule)) });
+        let (points, why) = (Milli::of_points(profile.risk_score).into(), rule.told(circumstances.firing).why());
+        decision.contributions.push(Contribution::new(rule.name(), points, why));
         decision.fired.push(rule.name());
         if decision.should_alert && !decision.shadow {
             self.alert_of_rule(rule, &decision, at_ms, state, out);
@@ -76,32 +74,15 @@ impl Engine {
         metadata
     }
 
-    /// A line of the receipt that says who and why, and nothing in numbers.
-    pub(super) fn line(&self, rule: &Rule, why: String) -> Contribution {
-        Contribution {
-            rule: rule.name(),
-            points: Points::default(),
-            why,
-            axis: None,
-            family: None,
-            age_s: None,
-            share: None,
-            confidence: None,
-            anomaly_type: None,
-        }
-    }
-
     /// From the score of one firing to action: thresholds, then flags, then the rule's mode, then its exceptions.
-    fn act(&self, mode: Mode, spared: Option<&Exception>, profile: &Profile, user: FlagUser<'_>, decision: &mut Decision) {
+    fn act(&self, mode: Mode, spared: Option<&str>, profile: &Profile, user: FlagUser<'_>, decision: &mut Decision) {
         let mut taken = Vec::new();
         for row in self.rules.policy.actions.iter().filter(|row| profile.risk_score >= row.at) {
             let off = row.flag.and_then(|flag| self.off(flag, user));
-            let by = match off {
-                Some(flag) => Some(format!("flag:{flag}")),
-                _ if mode == Mode::Shadow => Some("mode:shadow".to_owned()),
-                _ if mode == Mode::Signal => Some("mode:signal".to_owned()),
-                _ if mode == Mode::Alert && row.action != Action::Alert => Some("mode:alert".to_owned()),
-                _ => spared.map(|exception| format!("exception:{}", exception.id)),
+            let by = match (off, row.action.held_back_by(mode)) {
+                (Some(flag), _) => Some(format!("flag:{flag}")),
+                (None, Some(mode)) => Some(mode.to_owned()),
+                (None, None) => spared.map(|exception| format!("exception:{exception}")),
             };
             match by {
                 Some(by) => decision.held_back.push(HeldBack { action: row.action.name().to_owned(), by }),
@@ -122,6 +103,11 @@ impl Engine {
         decision.action_taken = named.map_or(ActionTaken::Log, |action| (*action).into());
     }
 
+    /// The actions in force at a moment with these scores, the weakest first.
+    pub(super) fn in_force(&self, ledger: &Ledger, at_ms: i64, scores: &tally::Scores) -> Vec<Action> {
+        self.rules.policy.in_force(ledger, at_ms, scores.risk(), &|flag| self.flags.is_off_for_all(flag))
+    }
+
     /// The decision about an event on which nothing fired.
     pub(super) fn nothing(&self, observation: &Observation<'_>, state: &ActorState) -> Decision {
         let mut decision = self.bare(observation, "", None);
@@ -132,7 +118,7 @@ impl Engine {
         if let (Decide::PerEvent, Some(ledger), false) = (self.rules.policy.decide, &state.ledger, is_off) {
             let now_ms = ledger.as_of_ms.max(observation.event.event_time_ms);
             let scores = tally::at(&self.reasons, ledger, now_ms, Whose::All);
-            let in_force = self.rules.policy.in_force(ledger, now_ms, scores.risk(), &|flag| self.flags.is_off_for_all(flag));
+            let in_force = self.in_force(ledger, now_ms, &scores);
             decision.risk_score = scores.risk();
             decision.severity = severity(&scores, None);
             decision.throttle_interval_ms = throttle_interval_ms(&self.rules.policy, &in_force, scores.risk());
@@ -200,16 +186,9 @@ impl Engine {
     }
 }
 
-impl Circumstances<'_> {
-    /// The reason in words.
-    pub(super) fn why(&self, rule: &Rule) -> String {
-        if rule.signal.ty == SignalType::Reported { "reported by the app".to_owned() } else { self.firing.why() }
-    }
-}
-
 /// The scores of the axes that have one.
-pub(super) fn axes(scores: &tally::Scores) -> BTreeMap<crate::score::Axis, Points> {
-    let scored = crate::score::Axis::ALL.into_iter().map(|axis| (axis, scores.of(axis).score));
+pub(super) fn axes(scores: &tally::Scores) -> BTreeMap<Axis, Points> {
+    let scored = Axis::ALL.into_iter().map(|axis| (axis, scores.of(axis).score));
     scored.filter(|(_, score)| *score > Milli::ZERO).map(|(axis, score)| (axis, score.into())).collect()
 }
 

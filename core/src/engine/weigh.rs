@@ -3,14 +3,14 @@
 //! [`crate::policy::enforce`]'s.
 
 use super::decide::axes;
-use super::{Circumstances, Engine, Made, Shown, flag_user, is_about};
+use super::{Circumstances, Engine, Made, Shown, flag_user, is_about, spares};
 use crate::decision::{ContextApplied, Contribution, Decision, EntityRef, HeldBack, Points, SCHEMA_VERSION};
 use crate::detectors::{Firing, ScoreLook};
 use crate::entity::Entity;
 use crate::observation::Observation;
 use crate::policy::enforce::Asked;
 use crate::policy::{Action, CONTEXT_BOUNDS, Decide, Policy};
-use crate::rule::{Effect, Exception, Mode, Severity, SignalType};
+use crate::rule::{Exception, Mode, Severity, SignalType};
 use crate::score::decay::GONE_AFTER_HALF_LIVES;
 use crate::score::reasons::{Reason, severity_of};
 use crate::score::tally::{self, Line, Scores, Whose};
@@ -30,21 +30,12 @@ struct Fired<'a> {
     held: Held,
 }
 
-impl Fired<'_> {
-    /// The exception that spares it: it is shown, and nothing is held against anyone.
-    fn spared_by(&self) -> Option<&str> {
-        spares(self.circumstances.exception)
-    }
-}
-
-/// What is judged: an entity's ledger before and after what fired, at one moment of its time.
-struct Case<'a> {
+/// A ledger added up at one moment of its entity's time.
+struct Sheet<'a> {
+    ledger: &'a Ledger,
     now_ms: i64,
-    /// The scores just before, by the passing of time alone.
-    before: Scores,
-    /// The ledger with everything that fired: what is shown. The one that acts is without what exceptions spare.
-    shown: &'a Ledger,
-    whose: Whose,
+    lines: Vec<Line>,
+    scores: Scores,
 }
 
 impl Engine {
@@ -64,7 +55,7 @@ impl Engine {
         let now_ms = ledger.as_of_ms.max(at_ms);
         let unchanged = ledger.clone();
         let before = tally::at(&self.reasons, &ledger, now_ms, Whose::All);
-        let counts = |fired: &&Fired<'_>| is_live(fired) && fired.spared_by().is_none();
+        let counts = |fired: &&Fired<'_>| is_live(fired) && fired.circumstances.spared_by().is_none();
         for one in fired.iter().filter(counts) {
             self.hold(&mut ledger, one.held, now_ms);
         }
@@ -78,16 +69,15 @@ impl Engine {
             }
         }
         let (live, watching): (Vec<Fired<'_>>, Vec<Fired<'_>>) = fired.into_iter().partition(is_live);
-        let watched: Vec<Decision> = watching.iter().map(|one| self.as_if(observation, before, &ledger, one, now_ms)).collect();
+        let watched: Vec<Decision> = watching.iter().map(|one| self.as_if(observation, &ledger, one, now_ms)).collect();
         if live.is_empty() {
             // What only watches leaves no trace.
             ledger = unchanged;
         } else {
             self.strike_out(&mut ledger, now_ms);
             ledger.as_of_ms = now_ms;
-            let decision = self.judge(observation, before, &mut ledger, &live, now_ms, out);
+            let (decision, gone_ms) = self.judge(observation, before, &mut ledger, &live, now_ms, out);
             out.decisions.push(decision);
-            let gone_ms = tally::is_gone(&self.reasons, &ledger, now_ms);
             if at_ms == observation.event.event_time_ms {
                 state.note(at_ms, 0);
             }
@@ -147,8 +137,7 @@ impl Engine {
             (ledger.held, ledger.forces) = (Vec::new(), Vec::new());
         }
         let scores = tally::at(&self.reasons, &ledger, due_ms, Whose::All);
-        let off_for_all = |flag: usize| self.flags.is_off_for_all(flag);
-        let in_force = self.rules.policy.in_force(&ledger, due_ms, scores.risk(), &off_for_all);
+        let in_force = self.in_force(&ledger, due_ms, &scores);
         if !in_force.contains(&Action::Alert) {
             self.resolve_policy(&entity, due_ms, &mut ledger, out);
         }
@@ -191,7 +180,7 @@ impl Engine {
         let times = product(self.contexts(reason, observation).map(|(_, times)| times));
         let rule = &self.rules.rules[reason.rule];
         let given = rule.detector.points(&firing).map_or(reason.points, |points| rule.signal.discounted(Milli::of_points(points)));
-        Held { reason: self.reasons.key(index), points: given.times(times).min(reason.cap), at_ms, firing }
+        Held { reason: reason.key, points: given.times(times).min(reason.cap), at_ms, firing: rule.told(firing) }
     }
 
     /// The contexts of the policy that hold for a reason of an event, with their multipliers.
@@ -245,7 +234,14 @@ impl Engine {
         fired
     }
 
+    fn sheet<'l>(&self, ledger: &'l Ledger, now_ms: i64, whose: Whose) -> Sheet<'l> {
+        let lines = tally::lines(&self.reasons, ledger, now_ms, whose);
+        let scores = tally::scores(&self.reasons, &lines);
+        Sheet { ledger, now_ms, lines, scores }
+    }
+
     /// The decision about live firings: what the policy does about the score that they make. The ledger has what counts of them.
+    /// Answers also when nothing is left of the score.
     fn judge(
         &self,
         observation: &Observation<'_>,
@@ -254,42 +250,46 @@ impl Engine {
         fired: &[Fired<'_>],
         now_ms: i64,
         out: &mut Made,
-    ) -> Decision {
+    ) -> (Decision, i64) {
         let policy = &self.rules.policy;
-        let mut shown = ledger.clone();
-        for spared in fired.iter().filter(|fired| fired.spared_by().is_some()) {
-            self.hold(&mut shown, spared.held, now_ms);
-        }
-        let case = Case { now_ms, before, shown: &shown, whose: Whose::All };
+        let (spared, counting): (Vec<&Fired<'_>>, Vec<&Fired<'_>>) =
+            fired.iter().partition(|fired| fired.circumstances.spared_by().is_some());
         // Something that time alone brings has its rule in its id: one event may open several such.
         let due = fired.iter().find(|fired| fired.circumstances.due_ms.is_some());
         let rule_id = due.map_or("", |fired| self.rules.rules[fired.circumstances.rule].id.as_str());
         let mut decision = self.bare(observation, rule_id, due.and_then(|fired| fired.circumstances.due_ms));
-        let heaviest = self.write_receipt(&mut decision, observation, &case, fired);
-        let lines = tally::lines(&self.reasons, ledger, now_ms, Whose::All);
-        let now = tally::scores(&self.reasons, &lines);
-        let acting = fired.iter().filter(|fired| fired.spared_by().is_none()).map(|fired| self.mode_of(fired.reason));
-        let modes = lines.iter().map(|line| self.mode_of(line.reason)).chain(acting);
+        let acting = self.sheet(ledger, now_ms, Whose::All);
+        let heaviest = if spared.is_empty() {
+            self.write_receipt(&mut decision, observation, &acting, fired)
+        } else {
+            // What is spared is shown, and counts for no action.
+            let mut shown = ledger.clone();
+            spared.iter().for_each(|spared| self.hold(&mut shown, spared.held, now_ms));
+            self.write_receipt(&mut decision, observation, &self.sheet(&shown, now_ms, Whose::All), fired)
+        };
+        let now = acting.scores;
+        let live = acting.lines.iter().map(|line| line.reason);
+        let mode = live.chain(counting.iter().map(|fired| fired.reason)).map(|reason| self.mode_of(reason)).max();
         let user = flag_user(&observation.event);
         let off_for_all = |flag: usize| self.flags.is_off_for_all(flag);
         let asked = Asked {
             at_ms: now_ms,
-            before: &case.before,
+            before: &before,
             now: &now,
             shown: decision.risk_score,
-            mode: modes.max().unwrap_or(Mode::Signal),
-            spared: fired.iter().find_map(Fired::spared_by),
-            counts: fired.iter().any(|fired| fired.spared_by().is_none()),
+            mode: mode.unwrap_or(Mode::Signal),
+            spared: spared.first().and_then(|fired| fired.circumstances.spared_by()),
+            counts: !counting.is_empty(),
             kind: observation.entity.kind,
             seed: hash::short(decision.decision_id.as_bytes()),
             off: &|flag| self.off(flag, user),
             off_for_all: &off_for_all,
         };
         decision.held_back = policy.enforce(&asked, ledger);
-        let in_force = policy.in_force(ledger, now_ms, now.risk(), &off_for_all);
+        let in_force = self.in_force(ledger, now_ms, &now);
         self.take(&in_force, &mut decision);
         let entity = decision.entity.clone();
-        let expires_ms = self.publish(&entity, Some(&decision), &now, &in_force, ledger, now_ms, out);
+        let (expires_ms, gone_ms) = self.publish(&entity, Some(&decision), &now, &in_force, ledger, now_ms, out);
         if !in_force.is_empty() {
             decision.expires_at = Some(time::format_rfc3339_ms(expires_ms));
             decision.throttle_interval_ms = throttle_interval_ms(policy, &in_force, now.risk());
@@ -301,21 +301,20 @@ impl Engine {
             }
             _ => self.resolve_policy(&entity, now_ms, ledger, out),
         }
-        decision
+        (decision, gone_ms)
     }
 
     /// The decision about a rule that only watches: what would be, had it counted.
-    fn as_if(&self, observation: &Observation<'_>, before: Scores, ledger: &Ledger, fired: &Fired<'_>, now_ms: i64) -> Decision {
+    fn as_if(&self, observation: &Observation<'_>, ledger: &Ledger, fired: &Fired<'_>, now_ms: i64) -> Decision {
         let rule = &self.rules.rules[fired.circumstances.rule];
         let mut shown = ledger.clone();
         self.hold(&mut shown, fired.held, now_ms);
-        let case = Case { now_ms, before, shown: &shown, whose: Whose::And(fired.circumstances.rule) };
+        let sheet = self.sheet(&shown, now_ms, Whose::And(fired.circumstances.rule));
         let mut decision = self.bare(observation, &rule.id, fired.circumstances.due_ms);
-        self.write_receipt(&mut decision, observation, &case, std::slice::from_ref(fired));
-        let asked = decision.risk_score;
-        let rows = self.rules.policy.actions.iter().filter(|row| asked >= row.at);
-        let watches = |action: Action| HeldBack { action: action.name().to_owned(), by: "mode:shadow".to_owned() };
-        decision.held_back = rows.map(|row| watches(row.action)).collect();
+        self.write_receipt(&mut decision, observation, &sheet, std::slice::from_ref(fired));
+        let watches = |action: Action, by: &str| HeldBack { action: action.name().to_owned(), by: by.to_owned() };
+        let reached = self.rules.policy.actions.iter().map(|row| (row.action, row.at)).filter(|(_, at)| decision.risk_score >= *at);
+        decision.held_back = reached.filter_map(|(action, _)| Some(watches(action, action.held_back_by(Mode::Shadow)?))).collect();
         decision.shadow = true;
         decision
     }
@@ -325,7 +324,7 @@ impl Engine {
     }
 
     /// Writes down score and receipt, and what the heaviest firing says; answers that rule's index.
-    fn write_receipt(&self, decision: &mut Decision, observation: &Observation<'_>, case: &Case<'_>, fired: &[Fired<'_>]) -> usize {
+    fn write_receipt(&self, decision: &mut Decision, observation: &Observation<'_>, sheet: &Sheet<'_>, fired: &[Fired<'_>]) -> usize {
         let mut by_weight: Vec<&Fired<'_>> = fired.iter().collect();
         by_weight.sort_by_key(|fired| (std::cmp::Reverse(fired.held.points), fired.circumstances.rule));
         let mut metadata = serde_json::Map::new();
@@ -337,11 +336,10 @@ impl Engine {
         let heaviest = by_weight[0];
         let reason = self.reasons.row(heaviest.reason);
         self.describe(decision, observation, &self.rules.rules[reason.rule], &reason.profile);
-        let lines = tally::lines(&self.reasons, case.shown, case.now_ms, case.whose);
-        let scores = tally::scores(&self.reasons, &lines);
+        let Sheet { lines, scores, .. } = sheet;
         decision.risk_score = scores.risk();
-        decision.axes = axes(&scores);
-        decision.severity = severity(&scores, lines.iter().map(|line| self.reasons.row(line.reason).profile.severity).max());
+        decision.axes = axes(scores);
+        decision.severity = severity(scores, lines.iter().map(|line| self.reasons.row(line.reason).profile.severity).max());
         decision.fired = fired.iter().map(|fired| self.rules.rules[fired.circumstances.rule].name()).collect();
         decision.partial = fired.iter().any(|fired| fired.circumstances.is_partial);
         decision.warming = fired.iter().any(|fired| fired.circumstances.is_warming);
@@ -349,7 +347,7 @@ impl Engine {
         decision.context = self.applied(observation, fired);
         for axis in Axis::ALL {
             let of_axis: Vec<&Line> = lines.iter().filter(|line| self.reasons.row(line.reason).axis == axis).collect();
-            decision.contributions.extend(self.receipt_of(axis, of_axis, case));
+            decision.contributions.extend(self.receipt_of(axis, of_axis, sheet));
             let cut = scores.of(axis).sum.saturating_sub(scores.of(axis).score.thousandths().into());
             if cut > 0 {
                 decision.contributions.push(closing("clamp", axis, -signed(cut), "a score ends at 100".to_owned()));
@@ -359,13 +357,13 @@ impl Engine {
     }
 
     /// The lines of an axis. Past [`MAX_LINES`] those that add least are one line.
-    fn receipt_of(&self, axis: Axis, mut lines: Vec<&Line>, case: &Case<'_>) -> Vec<Contribution> {
+    fn receipt_of(&self, axis: Axis, mut lines: Vec<&Line>, sheet: &Sheet<'_>) -> Vec<Contribution> {
         let rest = lines.len().saturating_sub(MAX_LINES);
         if rest > 0 {
             lines.sort_by_key(|line| std::cmp::Reverse(line.adds));
         }
         let (told, folded) = lines.split_at(lines.len() - rest);
-        let mut receipt: Vec<Contribution> = told.iter().map(|line| self.receipt_line(case.shown, line, case.now_ms)).collect();
+        let mut receipt: Vec<Contribution> = told.iter().map(|line| self.receipt_line(sheet.ledger, line, sheet.now_ms)).collect();
         if rest > 0 {
             let sum: u64 = folded.iter().map(|line| u64::from(line.adds.thousandths())).sum();
             receipt.push(closing("others", axis, signed(sum), format!("{rest} more")));
@@ -389,16 +387,14 @@ impl Engine {
     fn receipt_line(&self, ledger: &Ledger, line: &Line, now_ms: i64) -> Contribution {
         let (held, reason) = (&ledger.held[line.held], self.reasons.row(line.reason));
         let rule = &self.rules.rules[reason.rule];
-        let why = if rule.signal.ty == SignalType::Reported { "reported by the app".to_owned() } else { held.firing.why() };
         Contribution {
-            points: line.adds.into(),
             axis: Some(reason.axis),
             family: Some(self.reasons.family(reason.family).to_owned()),
             age_s: Some(now_ms.saturating_sub(held.at_ms).max(0) / 1_000),
             share: (line.share != 1_000).then_some(Points(line.share.into())),
             confidence: rule.signal.confidence.map(|confidence| Points(confidence.into())),
             anomaly_type: reason.ty.clone(),
-            ..self.line(rule, why)
+            ..Contribution::new(rule.name(), line.adds.into(), held.firing.why())
         }
     }
 
@@ -414,7 +410,8 @@ impl Engine {
         in_force.iter().filter_map(ends).collect()
     }
 
-    /// Publishes the entity's standing, or takes it back; sets when something ends next. Answers when what stands ends.
+    /// Publishes the entity's standing, or takes it back; sets when something ends next. Answers when what stands ends, and when
+    /// nothing is left of the score.
     #[allow(clippy::too_many_arguments, reason = "a standing has all of them on it")]
     fn publish(
         &self,
@@ -425,7 +422,7 @@ impl Engine {
         ledger: &mut Ledger,
         now_ms: i64,
         out: &mut Made,
-    ) -> i64 {
+    ) -> (i64, i64) {
         let policy = &self.rules.policy;
         let gone_ms = tally::is_gone(&self.reasons, ledger, now_ms);
         let ends_ms = self.ends_ms(ledger, in_force, now_ms);
@@ -457,7 +454,7 @@ impl Engine {
         let gone = has_score.then_some(gone_ms);
         let resolved = ledger.episodes.iter().map(|episode| episode.until_ms).filter(|until| *until != i64::MAX);
         ledger.due_ms = ends_ms.into_iter().chain(gone).chain(resolved).min();
-        expires_ms
+        (expires_ms, gone_ms)
     }
 }
 
@@ -482,26 +479,11 @@ pub(super) fn throttle_interval_ms(policy: &Policy, in_force: &[Action], risk: u
     Some(row.allowed?.interval_ms(row.at, risk))
 }
 
-/// The id of an exception that lets a decision be made and nothing be done.
-fn spares(exception: Option<&Exception>) -> Option<&str> {
-    exception.filter(|exception| exception.effect == Effect::NoAction).map(|exception| exception.id.as_str())
-}
-
 fn signed(thousandths: u64) -> i64 {
     i64::try_from(thousandths).unwrap_or(i64::MAX)
 }
 
 /// A line that closes an axis of the receipt.
 fn closing(rule: &str, axis: Axis, thousandths: i64, why: String) -> Contribution {
-    Contribution {
-        rule: rule.to_owned(),
-        points: Points(thousandths),
-        why,
-        axis: Some(axis),
-        family: None,
-        age_s: None,
-        share: None,
-        confidence: None,
-        anomaly_type: None,
-    }
+    Contribution { axis: Some(axis), ..Contribution::new(rule.to_owned(), Points(thousandths), why) }
 }

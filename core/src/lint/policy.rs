@@ -3,7 +3,7 @@
 use super::{Findings, codes};
 use crate::policy::{Action, Decide};
 use crate::rule::load::outline::Places;
-use crate::rule::{Mode, Rule, RuleSet, Severity};
+use crate::rule::{Mode, Rule, RuleSet};
 use crate::score::reasons::{Reasons, band_bottom, band_top};
 use crate::score::tally::AGREES;
 use crate::score::{Axis, Milli};
@@ -23,21 +23,12 @@ pub fn bands(rule: &Rule, places: &Places, set: &RuleSet, findings: &mut Finding
             "{} gives {} points, and its severity, {}, has {} to {}",
             rule.id,
             profile.risk_score,
-            word(profile.severity),
+            profile.severity.name(),
             band.start(),
             band.end()
         );
         let key = if rule.signal.points.is_some() { "signal.points" } else { "signal.severity" };
         findings.warn(codes::BAND, places.of(key), message, Some("more than the band's top is cut off"));
-    }
-}
-
-fn word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Low => "low",
-        Severity::Medium => "medium",
-        Severity::High => "high",
-        Severity::Critical => "critical",
     }
 }
 
@@ -50,7 +41,7 @@ pub fn policy(set: &RuleSet, findings: &mut Findings) {
     let reach = reach(set);
     for (n, row) in set.policy.actions.iter().enumerate() {
         let at = places.of(&format!("actions.{n}"));
-        let needed = if row.action == Action::Alert { Mode::Alert } else { Mode::Enforce };
+        let needed = row.action.needs();
         let action = row.action.name();
         if !reach.iter().any(|reach| reach.mode >= needed) {
             let mode = if needed == Mode::Alert { "`alert` or `enforce`" } else { "`enforce`" };

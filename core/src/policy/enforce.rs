@@ -39,12 +39,8 @@ impl Asked<'_> {
         if let Some(flag) = row.flag.and_then(|flag| (self.off)(flag)) {
             return Some(format!("flag:{flag}"));
         }
-        let needed = if row.action == Action::Alert { Mode::Alert } else { Mode::Enforce };
-        match self.mode {
-            mode if mode >= needed => {}
-            Mode::Alert => return Some("mode:alert".to_owned()),
-            Mode::Off | Mode::Shadow => return Some("mode:shadow".to_owned()),
-            _ => return Some("mode:signal".to_owned()),
+        if let Some(mode) = row.action.held_back_by(self.mode) {
+            return Some(mode.to_owned());
         }
         (!row.action.is_for(self.kind)).then(|| format!("entity:{}", self.kind))
     }

@@ -9,6 +9,7 @@ mod tests;
 
 use crate::entity::EntityKind;
 use crate::expr::Expr;
+use crate::rule::Mode;
 use crate::score::Axis;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,21 @@ impl Action {
             Action::Throttle => "throttle",
             Action::StepUp => "step_up",
             Action::Block => "block",
+        }
+    }
+
+    /// The mode that a rule needs for it.
+    pub fn needs(self) -> Mode {
+        if self == Action::Alert { Mode::Alert } else { Mode::Enforce }
+    }
+
+    /// Who says that a mode is not enough for it, as decisions say it; `None` if it is.
+    pub fn held_back_by(self, mode: Mode) -> Option<&'static str> {
+        match mode {
+            mode if mode >= self.needs() => None,
+            Mode::Off | Mode::Shadow => Some("mode:shadow"),
+            Mode::Alert => Some("mode:alert"),
+            Mode::Signal | Mode::Enforce => Some("mode:signal"),
         }
     }
 

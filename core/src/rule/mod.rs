@@ -10,6 +10,7 @@ use crate::detectors::Detector;
 use crate::entity::{EntityKind, Part};
 use crate::event::Field;
 use crate::expr::Expr;
+use crate::firing::{Figure, Firing};
 use crate::policy::Policy;
 use crate::score::{Axis, Milli};
 use case::Case;
@@ -44,6 +45,18 @@ pub enum Severity {
     High,
     /// Worth waking someone.
     Critical,
+}
+
+impl Severity {
+    /// The severity's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Low => "low",
+            Severity::Medium => "medium",
+            Severity::High => "high",
+            Severity::Critical => "critical",
+        }
+    }
 }
 
 /// What the behaviour is about.
@@ -300,6 +313,14 @@ impl Rule {
     /// `id@version`.
     pub fn name(&self) -> String {
         format!("{}@{}", self.id, self.version)
+    }
+
+    /// How a firing of it is told of: what it passes on is the app's word, whatever its detector counted.
+    pub fn told(&self, firing: Firing) -> Firing {
+        match self.signal.ty {
+            SignalType::Named(_) => firing,
+            SignalType::Reported => Firing { figure: Figure::Reported, ..firing },
+        }
     }
 
     /// Every expression of it.

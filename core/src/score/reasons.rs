@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 /// One reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
+    /// Its key in ledgers.
+    pub key: u64,
     /// Index of its rule.
     pub rule: usize,
     /// The anomaly type, if the app's word is one of the profiles'.
@@ -42,10 +44,8 @@ pub struct Reasons {
     rows: Vec<Reason>,
     families: Vec<String>,
     by_key: BTreeMap<u64, usize>,
-    keys: Vec<u64>,
     /// For each rule the index of its reason; for a rule that passes on, of the one for types without a profile.
     of_rule: Vec<usize>,
-    reported: BTreeMap<(usize, String), usize>,
 }
 
 /// The highest points of a severity: a rule alone cannot give more.
@@ -84,6 +84,11 @@ pub fn default_half_life_ms(severity: Severity) -> i64 {
     }
 }
 
+/// The key of what a rule (its slot) passes on of one anomaly type.
+fn reported_key(slot: u64, ty: &str) -> u64 {
+    hash::short(&[&slot.to_le_bytes(), ty.as_bytes()].concat())
+}
+
 impl Reasons {
     /// The reasons of a pack.
     pub fn of(set: &RuleSet) -> Reasons {
@@ -95,9 +100,7 @@ impl Reasons {
                 SignalType::Reported => {
                     reasons.add(set, index, rule.slot, None);
                     for ty in set.profiles.keys() {
-                        let key = [&rule.slot.to_le_bytes(), ty.as_bytes()].concat();
-                        reasons.reported.insert((index, ty.clone()), reasons.rows.len());
-                        reasons.add(set, index, hash::short(&key), Some(ty));
+                        reasons.add(set, index, reported_key(rule.slot, ty), Some(ty));
                     }
                 }
             }
@@ -122,8 +125,8 @@ impl Reasons {
         let cap = if signal.points.is_none() { cap.max(given_points) } else { cap };
         let points = signal.discounted(given_points);
         self.by_key.insert(key, self.rows.len());
-        self.keys.push(key);
         self.rows.push(Reason {
+            key,
             rule: index,
             ty: ty.filter(|_| signal.ty == SignalType::Reported).cloned(),
             axis: signal.axis.or(given.axis).unwrap_or(Axis::Intrusion),
@@ -149,15 +152,11 @@ impl Reasons {
         &self.rows[index]
     }
 
-    /// Its key in ledgers.
-    pub fn key(&self, index: usize) -> u64 {
-        self.keys[index]
-    }
-
     /// The index of the reason that a firing has; `reported` is the app's word.
     pub fn of_firing(&self, rule: usize, reported: Option<&str>) -> usize {
-        let named = reported.and_then(|ty| self.reported.get(&(rule, ty.to_owned())).copied());
-        named.unwrap_or_else(|| self.of_rule[rule])
+        let first = self.of_rule[rule];
+        let named = reported.and_then(|ty| self.get(reported_key(self.rows[first].key, ty)));
+        named.map_or(first, |(index, _)| index)
     }
 
     /// Every reason.

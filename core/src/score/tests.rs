@@ -30,7 +30,7 @@ fn pack(rules: &[String]) -> RuleSet {
 fn held(reasons: &Reasons, rule: usize, at_ms: i64) -> Held {
     let index = reasons.of_firing(rule, None);
     let firing = Firing { count: 1, within_ms: 0, figure: Figure::One };
-    Held { reason: reasons.key(index), points: reasons.row(index).points, at_ms, firing }
+    Held { reason: reasons.row(index).key, points: reasons.row(index).points, at_ms, firing }
 }
 
 /// Risk score, and the sum before the cut, of firings (rule, minutes before now).
@@ -222,6 +222,6 @@ fn a_rule_that_passes_on_has_a_reason_for_each_type_with_a_profile_and_one_for_t
     let reasons = Reasons::of(&set);
     let points = |ty: &str| reasons.row(reasons.of_firing(0, Some(ty))).points;
     assert_eq!((points("a"), points("b"), points("c")), (Milli::of_points(90), Milli::of_points(20), Milli::of_points(30)));
-    let keys: std::collections::BTreeSet<u64> = ["a", "b", "c"].iter().map(|ty| reasons.key(reasons.of_firing(0, Some(ty)))).collect();
+    let keys: std::collections::BTreeSet<u64> = ["a", "b", "c"].iter().map(|ty| reasons.row(reasons.of_firing(0, Some(ty))).key).collect();
     assert_eq!((keys.len(), reasons.rows().len(), reasons.of_firing(0, Some("c"))), (3, 3, reasons.of_firing(0, Some("d"))));
 }

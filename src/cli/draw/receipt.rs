@@ -16,7 +16,6 @@ use crate::sink::row::EventRow;
 use std::collections::BTreeMap;
 use tripline_core::decision::{ContextApplied, Contribution, Decision, HeldBack, Points};
 use tripline_core::firing::thousandths;
-use tripline_core::rule::Severity;
 use tripline_core::score::Axis;
 use tripline_core::score::reasons::severity_of;
 use tripline_core::time::format_duration_ms;
@@ -38,7 +37,7 @@ impl From<&Decision> for Receipt {
     fn from(decision: &Decision) -> Receipt {
         Receipt {
             risk_score: decision.risk_score.into(),
-            severity: word(decision.severity).to_owned(),
+            severity: decision.severity.name().to_owned(),
             axes: decision.axes.clone(),
             contributions: decision.contributions.clone(),
             context: decision.context.clone(),
@@ -119,17 +118,8 @@ fn headline(receipt: &Receipt, axis: Option<Axis>) -> String {
     let Some(axis) = axis else { return format!("score  {}  {}\n", receipt.risk_score, clean(&receipt.severity)) };
     let score = receipt.axes.get(&axis).copied().unwrap_or_default();
     let whole = u8::try_from(score.0.saturating_add(500) / 1_000).unwrap_or(100);
-    let severity = if i64::from(whole) == receipt.risk_score { receipt.severity.as_str() } else { word(severity_of(whole)) };
+    let severity = if i64::from(whole) == receipt.risk_score { receipt.severity.as_str() } else { severity_of(whole).name() };
     format!("{}  {}  {}\n", axis.name(), thousandths(score.0), clean(severity))
-}
-
-fn word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Low => "low",
-        Severity::Medium => "medium",
-        Severity::High => "high",
-        Severity::Critical => "critical",
-    }
 }
 
 /// The widths that all lines of a receipt share.

@@ -21,7 +21,7 @@ fn drawn(contributions: Vec<Contribution>, axes: &[(Axis, i64)], columns: usize)
     decision.contributions = contributions;
     decision.axes = axes.iter().map(|(axis, score)| (*axis, Points(*score))).collect();
     decision.risk_score = axes.iter().map(|(_, score)| ((score + 500) / 1_000) as u8).max().unwrap_or(0);
-    decision.severity = Severity::Critical;
+    decision.severity = tripline_core::rule::Severity::Critical;
     (decision.should_alert, decision.should_step_up, decision.should_block, decision.should_throttle) = (false, false, false, false);
     (decision.expires_at, decision.throttle_interval_ms) = (None, None);
     decision.held_back.clear();
