@@ -61,6 +61,7 @@ pub(super) fn start(options: &Options) -> Result<Container> {
         ("controller.quorum.voters", format!("1@localhost:{CONTROLLER_PORT}")),
         ("listeners", format!("PLAINTEXT://0.0.0.0:{port},CONTROLLER://localhost:{CONTROLLER_PORT}")),
         ("advertised.listeners", format!("PLAINTEXT://{bootstrap}")),
+        ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned()),
     ];
     for (name, value) in common_properties().into_iter().chain(placed) {
         request = request.with_env_var(variable(name), value);

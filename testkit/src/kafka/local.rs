@@ -29,6 +29,8 @@ pub(super) struct LocalBroker {
     // Dropped in this order: the process ends before its folder goes.
     process: Process,
     bootstrap: String,
+    listeners: Vec<(String, SocketAddr)>,
+    java: Java,
     log: PathBuf,
     _owner: File,
     _data: TempDir,
@@ -46,6 +48,61 @@ impl LocalBroker {
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
+
+    pub(super) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    pub(super) fn listener(&self, name: &str) -> Option<SocketAddr> {
+        self.listeners.iter().find(|(listener, _)| listener == name).map(|(_, address)| *address)
+    }
+
+    /// Starts it again on the same data and the same ports; it must have ended.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        ensure!(self.process.exit_status().is_some(), "the broker still runs");
+        self.process = self.java.serve(&self.bootstrap)?;
+        Ok(())
+    }
+}
+
+/// How the broker's programs are run.
+#[derive(Debug)]
+struct Java {
+    heap: String,
+    jars: PathBuf,
+    properties: PathBuf,
+    log4j: PathBuf,
+    log: PathBuf,
+}
+
+impl Java {
+    fn command(&self, main: &str, flags: &[&str], args: &[&str]) -> Result<Command> {
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("could not open {}", self.log.display()))?;
+        let mut command = Command::new("java");
+        command.arg(format!("-Xmx{}", self.heap)).args(["-Xms64m", "-XX:+UseSerialGC"]).args(flags);
+        command.arg(format!("-Dlog4j2.configurationFile={}", self.log4j.display()));
+        command.arg("-cp").arg(format!("{}/*", self.jars.display())).arg(main).args(args);
+        command.arg(&self.properties).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(command)
+    }
+
+    fn failed(&self, what: &str) -> String {
+        format!("{what}; last lines of {}:\n{}", self.log.display(), tail(&self.log, 15))
+    }
+
+    /// Runs the broker and waits until a client can list its metadata.
+    fn serve(&self, bootstrap: &str) -> Result<Process> {
+        let mut process = Process::spawn("Kafka", self.command("kafka.Kafka", &[], &[])?)?;
+        let deadline = Instant::now() + READY_WITHIN;
+        while client::wait_for_metadata(bootstrap, Duration::from_secs(1)).is_err() {
+            if let Some(status) = process.exit_status() {
+                bail!(self.failed(&format!("Kafka ended while it was starting ({status})")));
+            }
+            ensure!(Instant::now() < deadline, self.failed(&format!("Kafka was not ready within {READY_WITHIN:?}")));
+        }
+        Ok(process)
+    }
 }
 
 /// Starts a broker and waits until a client can list its metadata.
@@ -55,8 +112,7 @@ pub(super) fn start(options: &Options) -> Result<LocalBroker> {
     remove_left_overs();
     let log = std::env::temp_dir().join(format!("{}.log", crate::unique("tripline-kafka")));
     for attempt in 1.. {
-        let (broker, controller) = two_free_addresses()?;
-        match start_on(options, &jars, broker, controller, &log) {
+        match start_once(options, &jars, &log) {
             Ok(started) => return Ok(started),
             Err(_) if attempt < ATTEMPTS && tail(&log, 200).contains("BindException") => (),
             Err(why) => return Err(why),
@@ -65,42 +121,49 @@ pub(super) fn start(options: &Options) -> Result<LocalBroker> {
     bail!("no attempt was made")
 }
 
-fn start_on(options: &Options, jars: &Path, broker: SocketAddr, controller: SocketAddr, log: &Path) -> Result<LocalBroker> {
+fn start_once(options: &Options, jars: &Path, log: &Path) -> Result<LocalBroker> {
     let data =
         tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(data_home()).context("could not make a folder for the broker's data")?;
     let owner = File::create(data.path().join(OWNER))?;
     owner.try_lock().context("could not lock the folder of the broker's data")?;
-    let properties = data.path().join("server.properties");
-    let log4j = data.path().join("log4j2.xml");
-    fs::write(&properties, server_properties(options, broker, controller, data.path()))?;
-    fs::write(&log4j, LOG4J)?;
-    let log_file = File::create(log).with_context(|| format!("could not open {}", log.display()))?;
-
-    let java = |main: &str, flags: &[&str], args: &[&str]| -> Result<Command> {
-        let mut command = Command::new("java");
-        command.arg(format!("-Xmx{}", options.heap)).args(["-Xms64m", "-XX:+UseSerialGC"]).args(flags);
-        command.arg(format!("-Dlog4j2.configurationFile={}", log4j.display()));
-        command.arg("-cp").arg(format!("{}/*", jars.display())).arg(main).args(args);
-        command.arg(&properties).stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file.try_clone()?);
-        Ok(command)
-    };
-    let failed = |what: &str| format!("{what}; last lines of {}:\n{}", log.display(), tail(log, 15));
+    let doors = Doors::open(options)?;
+    let in_folder = |name: &str| data.path().join(name);
+    let (properties, log4j) = (in_folder("server.properties"), in_folder("log4j2.xml"));
+    let java = Java { heap: options.heap.clone(), jars: jars.to_owned(), properties, log4j, log: log.to_owned() };
+    fs::write(&java.properties, server_properties(options, &doors, data.path()))?;
+    fs::write(&java.log4j, LOG4J)?;
+    // An earlier attempt's words are not this one's.
+    fs::write(log, [])?;
 
     let format = ["format", "--standalone", "--cluster-id", "dHJpcGxpbmUtdGVzdGtpdA", "--config"];
-    let mut formatting = Process::spawn("Kafka's storage tool", java("kafka.tools.StorageTool", &["-XX:TieredStopAtLevel=1"], &format)?)?;
-    let status = formatting.wait(READY_WITHIN)?;
-    ensure!(status.success(), failed("could not format the broker's storage"));
+    let formatting = java.command("kafka.tools.StorageTool", &["-XX:TieredStopAtLevel=1"], &format)?;
+    let status = Process::spawn("Kafka's storage tool", formatting)?.wait(READY_WITHIN)?;
+    ensure!(status.success(), java.failed("could not format the broker's storage"));
 
-    let mut process = Process::spawn("Kafka", java("kafka.Kafka", &[], &[])?)?;
-    let bootstrap = broker.to_string();
-    let deadline = Instant::now() + READY_WITHIN;
-    while client::wait_for_metadata(&bootstrap, Duration::from_secs(1)).is_err() {
-        if let Some(status) = process.exit_status() {
-            bail!(failed(&format!("Kafka ended while it was starting ({status})")));
-        }
-        ensure!(Instant::now() < deadline, failed(&format!("Kafka was not ready within {READY_WITHIN:?}")));
+    let bootstrap = doors.broker.to_string();
+    let process = java.serve(&bootstrap)?;
+    let listeners = options.listeners.iter().map(|l| l.name.clone()).zip(doors.more).collect();
+    Ok(LocalBroker { process, bootstrap, listeners, java, log: log.to_owned(), _owner: owner, _data: data })
+}
+
+/// The broker's addresses.
+#[derive(Debug)]
+struct Doors {
+    broker: SocketAddr,
+    controller: SocketAddr,
+    /// In the order of [`Options::listeners`].
+    more: Vec<SocketAddr>,
+}
+
+impl Doors {
+    fn open(options: &Options) -> Result<Doors> {
+        // All are held until all are known, so they differ.
+        let held: Vec<TcpListener> =
+            (0..2 + options.listeners.len()).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<std::io::Result<_>>()?;
+        let mut addresses = held.iter().map(TcpListener::local_addr).collect::<std::io::Result<Vec<_>>>()?;
+        let more = addresses.split_off(2);
+        Ok(Doors { broker: addresses[0], controller: addresses[1], more })
     }
-    Ok(LocalBroker { process, bootstrap, log: log.to_owned(), _owner: owner, _data: data })
 }
 
 /// Warnings, and which transaction markers were written: a lost marker explains many a strange test.
@@ -109,13 +172,23 @@ const LOG4J: &str = r#"<Configuration><Appenders><Console name="out"><PatternLay
 <Root level="warn"><AppenderRef ref="out"/></Root></Loggers></Configuration>
 "#;
 
-fn server_properties(options: &Options, broker: SocketAddr, controller: SocketAddr, folder: &Path) -> String {
+fn server_properties(options: &Options, doors: &Doors, folder: &Path) -> String {
     let mut lines = String::new();
+    let Doors { broker, controller, more } = doors;
+    let (mut listeners, mut advertised) = (format!("PLAINTEXT://{broker},CONTROLLER://{controller}"), format!("PLAINTEXT://{broker}"));
+    let mut protocols = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned();
+    for (listener, address) in options.listeners.iter().zip(more) {
+        let name = &listener.name;
+        let _ = write!(listeners, ",{name}://{address}");
+        let _ = write!(advertised, ",{name}://{}", listener.advertised.unwrap_or(*address));
+        let _ = write!(protocols, ",{name}:{}", listener.protocol);
+    }
     let ours = super::common_properties().into_iter().map(|(name, value)| (name.to_owned(), value));
     let placed = [
         ("controller.quorum.bootstrap.servers".to_owned(), controller.to_string()),
-        ("listeners".to_owned(), format!("PLAINTEXT://{broker},CONTROLLER://{controller}")),
-        ("advertised.listeners".to_owned(), format!("PLAINTEXT://{broker}")),
+        ("listeners".to_owned(), listeners),
+        ("advertised.listeners".to_owned(), advertised),
+        ("listener.security.protocol.map".to_owned(), protocols),
         ("log.dirs".to_owned(), folder.join("data").display().to_string()),
     ];
     // Java takes the last of equal names, so the caller's lines win.
@@ -143,12 +216,6 @@ fn jars() -> Result<PathBuf> {
     let output = Command::new("bash").arg(&script).output().context("could not run bash")?;
     ensure!(output.status.success(), "could not fetch Kafka's jars: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
-}
-
-fn two_free_addresses() -> Result<(SocketAddr, SocketAddr)> {
-    // Both are held until both are known, so they differ.
-    let (first, second) = (TcpListener::bind(("127.0.0.1", 0))?, TcpListener::bind(("127.0.0.1", 0))?);
-    Ok((first.local_addr()?, second.local_addr()?))
 }
 
 /// Where the broker keeps its data.
@@ -186,6 +253,7 @@ fn is_abandoned(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::Listener;
 
     #[test]
     fn java_versions_are_read() {
@@ -209,9 +277,13 @@ mod tests {
 
     #[test]
     fn the_callers_properties_come_last() {
-        let options = Options { properties: vec![("num.io.threads".into(), "8".into())], ..Options::default() };
-        let text = server_properties(&options, ([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into(), Path::new("/x"));
-        assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2\n"));
+        let slow = Listener { name: "SLOW".into(), protocol: "PLAINTEXT".into(), advertised: Some(([127, 0, 0, 1], 4).into()) };
+        let options = Options { properties: vec![("num.io.threads".into(), "8".into())], listeners: vec![slow], ..Options::default() };
+        let address = |port| ([127, 0, 0, 1], port).into();
+        let doors = Doors { broker: address(1), controller: address(2), more: vec![address(3)] };
+        let text = server_properties(&options, &doors, Path::new("/x"));
+        assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2,SLOW://127.0.0.1:3\n"));
+        assert!(text.contains("advertised.listeners=PLAINTEXT://127.0.0.1:1,SLOW://127.0.0.1:4\n"));
         assert_eq!(text.lines().rfind(|line| line.starts_with("num.io.threads=")), Some("num.io.threads=8"));
     }
 }

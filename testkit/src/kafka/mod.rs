@@ -11,6 +11,7 @@ use crate::client;
 use anyhow::{Result, bail};
 use local::LocalBroker;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
@@ -28,11 +29,24 @@ pub struct Options {
     pub heap: String,
     /// More lines for `server.properties`; they win over ours.
     pub properties: Vec<(String, String)>,
+    /// Further listeners; only a broker that runs as our child has them.
+    pub listeners: Vec<Listener>,
+}
+
+/// A further listener of a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name in Kafka's settings, in capitals.
+    pub name: String,
+    /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    pub protocol: String,
+    /// Where clients are told to connect, when it is not the listener itself: a proxy in front of it.
+    pub advertised: Option<SocketAddr>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { heap: "512m".to_owned(), properties: Vec::new() }
+        Options { heap: "512m".to_owned(), properties: Vec::new(), listeners: Vec::new() }
     }
 }
 
@@ -65,7 +79,12 @@ impl Kafka {
         if let Some(bootstrap) = std::env::var(BOOTSTRAP_VARIABLE).ok().filter(|b| !b.is_empty()) {
             return Kafka::connect(&bootstrap);
         }
-        let docker = match docker::start(options).and_then(Kafka::in_docker) {
+        let docker = if options.listeners.is_empty() {
+            docker::start(options).and_then(Kafka::in_docker)
+        } else {
+            Err(anyhow::anyhow!("a broker with further listeners has to be our child"))
+        };
+        let docker = match docker {
             Ok(kafka) => return Ok(kafka),
             Err(why) => why,
         };
@@ -127,6 +146,42 @@ impl Kafka {
         match &*self.broker() {
             Broker::Local(local) => Some(local.log().to_owned()),
             _ => None,
+        }
+    }
+
+    /// Where a further listener of the broker is reached (not what it advertises).
+    pub fn listener(&self, name: &str) -> Option<SocketAddr> {
+        match &*self.broker() {
+            Broker::Local(local) => local.listener(name),
+            _ => None,
+        }
+    }
+
+    /// Kills the broker without warning (SIGKILL). Only one that runs as our child can be killed.
+    pub fn kill_9(&self) -> Result<()> {
+        self.local(|local| {
+            local.process().kill_9();
+            Ok(())
+        })
+    }
+
+    /// Sends the broker a signal. Only one that runs as our child gets it.
+    pub fn signal(&self, signal: libc::c_int) -> Result<()> {
+        self.local(|local| {
+            local.process().signal(signal);
+            Ok(())
+        })
+    }
+
+    /// Starts a broker that was killed again, on the same data and ports, and waits until it answers.
+    pub fn restart(&self) -> Result<()> {
+        self.local(LocalBroker::restart)
+    }
+
+    fn local(&self, work: impl FnOnce(&mut LocalBroker) -> Result<()>) -> Result<()> {
+        match &mut *self.broker() {
+            Broker::Local(local) => work(local),
+            _ => bail!("only a broker that runs as our child can be treated so: this one is {}", self.bootstrap),
         }
     }
 
@@ -193,7 +248,6 @@ fn common_properties() -> Vec<(&'static str, String)> {
         ("node.id", "1"),
         ("controller.listener.names", "CONTROLLER"),
         ("inter.broker.listener.name", "PLAINTEXT"),
-        ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"),
         ("offsets.topic.replication.factor", "1"),
         ("transaction.state.log.replication.factor", "1"),
         ("transaction.state.log.min.isr", "1"),
