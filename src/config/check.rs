@@ -173,6 +173,8 @@ fn numbers(config: &Config, checks: &mut Checks<'_>) {
     );
     let lanes = config.stream.lanes;
     checks.require((1..=64).contains(&lanes), "stream", "lanes", || format!("is {lanes}"), "1 to 64: about one per core");
+    let restores = config.stream.restores;
+    checks.require((1..=16).contains(&restores), "stream", "restores", || format!("is {restores}"), "1 to 16");
     let records = config.stream.max_records;
     checks.require((1..=1_000_000).contains(&records), "stream", "max_records", || format!("is {records}"), "1 to 1000000");
     let partitions = config.topics.partitions;

@@ -257,6 +257,8 @@ pub struct Stream {
     pub commit_interval: Span,
     /// Time between two ticks of an input partition, while something waits for time to pass: a rule, an action that ends (routed mode).
     pub tick_interval: Span,
+    /// Tasks that a lane restores at once.
+    pub restores: usize,
     /// A transaction older than this is aborted by the broker.
     pub transaction_timeout: Span,
     /// A member that is silent for longer loses its partitions.

@@ -47,6 +47,12 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// What the store says of itself could not be read.
+    #[error("state store {}: what it says of itself cannot be read", path.display())]
+    Words {
+        /// The task's folder.
+        path: PathBuf,
+    },
     /// An actor state could not be read.
     #[error("state store {}: {source}", path.display())]
     State {
@@ -56,6 +62,23 @@ pub enum StoreError {
         #[source]
         source: tripline_core::state::StateError,
     },
+}
+
+impl StoreError {
+    /// Files are damaged or missing: nothing but setting the rest aside helps. A full or failing disk is another matter, and
+    /// so is a state of another version, which stands in the changelog, too.
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            StoreError::Rocks { source, .. } => match source.kind() {
+                rocksdb::ErrorKind::Corruption => true,
+                // The kind does not tell a missing file from a disk that refuses; RocksDB's words do.
+                rocksdb::ErrorKind::IOError => source.as_ref().contains("No such file or directory"),
+                _ => false,
+            },
+            StoreError::Words { .. } => true,
+            StoreError::Folder { .. } | StoreError::InUse { .. } | StoreError::State { .. } => false,
+        }
+    }
 }
 
 /// Block cache and write buffers of all tasks together.
@@ -119,6 +142,20 @@ impl StateDir {
     /// The folder of a task.
     pub fn task(&self, partition: i32) -> PathBuf {
         self.path.join(format!("task-{partition}"))
+    }
+
+    /// Moves a task's store, which must be closed, out of the way, and says where to; `None` when there is none. It is never
+    /// removed: that is for whoever has looked at it.
+    pub fn set_aside(&self, partition: i32) -> Result<Option<PathBuf>, StoreError> {
+        let (from, to) = (self.task(partition), self.path.join("set-aside"));
+        let folder = |source| StoreError::Folder { path: to.clone(), source };
+        std::fs::create_dir_all(&to).map_err(folder)?;
+        let to = to.join(format!("task-{partition}-{}", jiff::Timestamp::now().as_millisecond()));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => Ok(Some(to)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Folder { path: to, source }),
+        }
     }
 }
 
@@ -193,10 +230,10 @@ impl TaskStore {
         StoreError::State { path: self.path.clone(), source }
     }
 
-    /// What the store says of itself; `None` for an empty one (or one whose words are not ours: it is rebuilt).
+    /// What the store says of itself; `None` for one that never came to a commit.
     pub fn local(&self) -> Result<Option<Local>, StoreError> {
-        let bytes = self.db.get(META).map_err(|e| self.rocks(e))?;
-        Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()))
+        let Some(bytes) = self.db.get(META).map_err(|e| self.rocks(e))? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| StoreError::Words { path: self.path.clone() })
     }
 
     /// The encoded state of an entity.

@@ -109,14 +109,19 @@ impl TaskState {
         self.due.abort();
     }
 
-    /// Takes a record of the changelog during restore: committed already, not decoded.
-    pub fn restore(&mut self, entity: &str, bytes: Option<&[u8]>) -> Result<(), StoreError> {
+    /// Takes a record of the changelog during restore: committed already, not decoded. Whether what waited was written, so that
+    /// the store is now ahead of what it says of itself.
+    pub fn restore(&mut self, entity: &str, bytes: Option<&[u8]>) -> Result<bool, StoreError> {
         if let Some(bytes) = bytes {
             self.hint(entity, bytes)?;
         }
         self.unwritten_bytes += entity.len() + bytes.map_or(0, <[u8]>::len);
         self.unwritten.insert(entity.into(), bytes.map(Into::into));
-        if self.is_full() { self.write(None) } else { Ok(()) }
+        let is_full = self.is_full();
+        if is_full {
+            self.write(None)?;
+        }
+        Ok(is_full)
     }
 
     /// Whether what is unwritten should be written before its time.

@@ -17,6 +17,7 @@
 pub mod changelog;
 pub mod client;
 pub mod failpoints;
+mod fencing;
 mod headers;
 mod lane;
 mod outputs;
@@ -73,6 +74,8 @@ pub struct Shared {
     pub identity: String,
     /// Open stores.
     pub registry: registry::Registry,
+    /// Former owners whose transactions were ended.
+    pub fences: fencing::Fences,
     /// Set to stop.
     pub stop: AtomicBool,
 }

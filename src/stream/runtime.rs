@@ -5,7 +5,7 @@
 //! within [`STOP_WITHIN`], after which the process ends anyway: every crash is safe.
 
 use super::topics::{self, TopicsError};
-use super::{Shared, client, lane, registry};
+use super::{Shared, client, fencing, lane, registry};
 use crate::admin::{self, AdminError, health::Health};
 use crate::config::{Config, KeyedBy};
 use crate::live::Live;
@@ -205,6 +205,7 @@ fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<H
         dir,
         identity,
         registry: registry::Registry::default(),
+        fences: fencing::Fences::default(),
         stop: AtomicBool::new(false),
         config,
     }))

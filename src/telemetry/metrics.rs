@@ -105,6 +105,12 @@ pub struct CommitMetrics {
 pub struct RestoreMetrics {
     /// Changelog records applied.
     pub records: Counter,
+    /// Their keys and values, bytes.
+    pub bytes: Counter,
+    /// Changelog offsets that running restores have before them, at most.
+    pub remaining: Gauge,
+    /// Local stores that were set aside.
+    pub set_aside: Counter,
     /// Time of one task's restore.
     pub seconds: Histogram,
 }
@@ -118,6 +124,8 @@ pub struct RebalanceMetrics {
     pub revoke: Counter,
     /// Partitions were taken away.
     pub lost: Counter,
+    /// Transactions of former owners were ended.
+    pub fences: Counter,
 }
 
 /// Rules and flags in use.
@@ -384,15 +392,20 @@ impl CommitMetrics {
 impl RestoreMetrics {
     fn new(t: &mut Table) -> RestoreMetrics {
         let records = t.counter("restore_records", "Changelog records applied while restoring.");
+        let bytes = t.counter("restore_bytes", "Bytes of keys and values of changelog records applied while restoring.");
+        let remaining = t.gauge("restore_remaining_offsets", "Changelog offsets that running restores still have before them, at most.");
+        let set_aside =
+            t.counter("state_set_aside", "Local stores set aside because they could not be read, were too old or of another life.");
         let seconds = t.histogram("restore", Some(Unit::Seconds), &RESTORE_SECONDS, "Time of one task's restore, once its turn has come.");
-        RestoreMetrics { records, seconds }
+        RestoreMetrics { records, bytes, remaining, set_aside, seconds }
     }
 }
 
 impl RebalanceMetrics {
     fn new(t: &mut Table) -> RebalanceMetrics {
         let [assign, revoke, lost] = t.counters("rebalances", "kind", ["assign", "revoke", "lost"], "Rebalance callbacks of all lanes.");
-        RebalanceMetrics { assign, revoke, lost }
+        let fences = t.counter("fences", "Transactions of former owners that were gone, ended by their successor.");
+        RebalanceMetrics { assign, revoke, lost, fences }
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Found {
     Attempt(CommitId),
     /// No offset or no metadata of ours.
     Nothing,
+    /// The broker does not say yet: somebody else's transaction has it open.
+    Unreadable,
 }
 
 /// What the driver reports.
@@ -91,6 +93,8 @@ pub enum Input {
     Aborted(bool),
     /// After a doubt, with a new producer: what each touched task's metadata says.
     Resolved(Vec<(TaskId, Found)>),
+    /// The task's local state is of no use any more: a transaction that may rest on it is given up.
+    Spoiled(TaskId),
 }
 
 /// What the driver does, in order.
@@ -131,6 +135,12 @@ struct Task {
     standing: Standing,
     /// Next offset in the open transaction, if it touched the task.
     touched: Option<i64>,
+    /// To be restored as soon as the outcome of the transaction is known.
+    spoiled: bool,
+}
+
+impl Task {
+    const RESTORING: Task = Task { standing: Standing::Restoring, touched: None, spoiled: false };
 }
 
 /// Where the lane's transaction stands.
@@ -208,6 +218,7 @@ impl Lane {
             Input::Aborted(true) => self.rewind_all(),
             Input::Aborted(false) => self.doubt(),
             Input::Resolved(found) => self.resolve(found),
+            Input::Spoiled(id) => self.spoil(id),
         }
     }
 
@@ -215,7 +226,7 @@ impl Lane {
         let new: Vec<TaskId> = tasks.into_iter().filter(|id| !self.owns(*id)).collect();
         for &id in &new {
             self.leaving.retain(|left| *left != id);
-            self.tasks.insert(id, Task { standing: Standing::Restoring, touched: None });
+            self.tasks.insert(id, Task::RESTORING);
         }
         new.into_iter().map(Effect::Restore).collect()
     }
@@ -345,6 +356,8 @@ impl Lane {
 
     fn finish(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
         self.phase = Phase::Idle;
+        let spoiled: Vec<TaskId> = self.tasks.iter().filter(|(_, task)| task.spoiled).map(|(id, _)| *id).collect();
+        effects.extend(spoiled.into_iter().flat_map(|id| self.renew(id)));
         let closing = self.close_leaving();
         // A task that leaves is neither rewound nor resumed.
         let gone = |id: &TaskId| closing.contains(&Effect::Close(*id));
@@ -386,6 +399,22 @@ impl Lane {
         }
     }
 
+    fn spoil(&mut self, id: TaskId) -> Vec<Effect> {
+        let Some(task) = self.tasks.get_mut(&id) else { return Vec::new() };
+        task.spoiled = true;
+        match self.phase {
+            Phase::Open(_) => self.abort(),
+            Phase::Idle => self.renew(id),
+            Phase::Sealing(_) | Phase::Aborting(_) | Phase::InDoubt(_) => Vec::new(),
+        }
+    }
+
+    /// Everything from the beginning.
+    fn renew(&mut self, id: TaskId) -> Vec<Effect> {
+        self.tasks.insert(id, Task::RESTORING);
+        vec![Effect::Drop(id), Effect::Restore(id)]
+    }
+
     fn doubt(&mut self) -> Vec<Effect> {
         let (Phase::Open(attempt) | Phase::Sealing(attempt) | Phase::Aborting(attempt) | Phase::InDoubt(attempt)) = self.phase else {
             return vec![Effect::Recover(Vec::new())];
@@ -411,12 +440,76 @@ impl Lane {
             } else if found == before {
                 effects.extend(self.rewind(id));
             } else {
-                // Somebody else's commit, or none at all where there was one: everything from the beginning.
-                effects.push(Effect::Drop(id));
-                self.tasks.insert(id, Task { standing: Standing::Restoring, touched: None });
-                effects.push(Effect::Restore(id));
+                // Somebody else's commit, none at all where there was one, or nobody knows: the start procedure finds out,
+                // beside the lane.
+                effects.extend(self.renew(id));
             }
         }
         self.finish(effects)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: TaskId = TaskId { topic: 0, partition: 0 };
+    const OTHER: TaskId = TaskId { topic: 0, partition: 1 };
+
+    fn at(next_offset: i64, seq: u64, commit_id: u128) -> Committed {
+        Committed { next_offset, seq, commit_id: CommitId(commit_id) }
+    }
+
+    /// Both tasks run; the first one has touched the open transaction of attempt 9.
+    fn open() -> Lane {
+        let mut lane = Lane::default();
+        lane.step(Input::Assigned(vec![ID, OTHER]));
+        lane.step(Input::Restored(ID, at(5, 3, 1)));
+        lane.step(Input::Restored(OTHER, at(7, 4, 2)));
+        assert_eq!(lane.step(Input::Touched(ID, 6, CommitId(9))), [Effect::Begin]);
+        lane
+    }
+
+    #[test]
+    fn a_spoiled_task_is_restored_after_the_transaction_is_given_up_and_the_other_goes_on() {
+        let mut lane = open();
+        lane.step(Input::Touched(OTHER, 8, CommitId(9)));
+        assert_eq!(lane.step(Input::Spoiled(ID)), [Effect::Abort]);
+        let effects = lane.step(Input::Aborted(true));
+        let expected =
+            [Effect::Drop(ID), Effect::Rewind(ID, 5), Effect::Drop(OTHER), Effect::Rewind(OTHER, 7), Effect::Drop(ID), Effect::Restore(ID)];
+        assert_eq!(effects, expected);
+        assert!(!lane.is_running(ID) && lane.is_running(OTHER));
+        assert_eq!(lane.step(Input::Restored(ID, at(5, 3, 1))), [Effect::Resume(ID, 5)]);
+        assert!(lane.is_running(ID));
+    }
+
+    #[test]
+    fn a_spoiled_task_without_a_transaction_is_restored_at_once() {
+        let mut lane = open();
+        lane.step(Input::SealDue);
+        lane.step(Input::Sealed(Ok(())));
+        assert_eq!(lane.step(Input::Spoiled(ID)), [Effect::Drop(ID), Effect::Restore(ID)]);
+        assert_eq!(lane.step(Input::Spoiled(TaskId { topic: 0, partition: 7 })), [], "not ours");
+    }
+
+    #[test]
+    fn a_task_that_leaves_while_spoiled_is_closed_and_not_restored() {
+        let mut lane = open();
+        assert_eq!(lane.step(Input::Spoiled(ID)), [Effect::Abort]);
+        lane.step(Input::Lost(vec![ID]));
+        let effects = lane.step(Input::Aborted(true));
+        assert!(effects.contains(&Effect::Close(ID)) && !effects.contains(&Effect::Restore(ID)), "{effects:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_after_a_doubt_is_restored_beside_the_lane() {
+        let mut lane = open();
+        lane.step(Input::Touched(OTHER, 8, CommitId(9)));
+        lane.step(Input::SealDue);
+        assert_eq!(lane.step(Input::Sealed(Err(Failure::InDoubt))), [Effect::Recover(vec![ID, OTHER])]);
+        let effects = lane.step(Input::Resolved(vec![(ID, Found::Unreadable), (OTHER, Found::Attempt(CommitId(9)))]));
+        assert_eq!(effects, [Effect::Drop(ID), Effect::Restore(ID), Effect::Apply(OTHER, at(8, 5, 9))]);
+        assert!(!lane.is_running(ID) && lane.is_running(OTHER));
     }
 }

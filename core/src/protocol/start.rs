@@ -146,6 +146,20 @@ pub enum Halt {
         /// The metadata's seq.
         seq: u64,
     },
+    /// The committed offset says what this binary does not know.
+    #[error("the group's offset was written in layout {layout}, this binary reads {LAYOUT}: start the version that wrote it")]
+    Newer {
+        /// The layout.
+        layout: u64,
+    },
+    /// The newest record under the marker's key is no marker that this binary reads.
+    #[error(
+        "the record at offset {offset} of the changelog should be the task's newest marker and is not one: a newer version wrote it, or somebody else"
+    )]
+    UnreadableMarker {
+        /// Its place in the changelog.
+        offset: i64,
+    },
     /// The input topic was deleted and created again.
     #[error("the record before offset {next_offset} is not the one that was processed: the topic was deleted and created again")]
     Recreated {
@@ -222,6 +236,20 @@ impl Metadata {
     /// Reads the metadata of an offset commit; `None` if it is not ours.
     pub fn parse(text: &str) -> Option<Metadata> {
         serde_json::from_str::<Metadata>(text).ok().filter(|m| m.v == LAYOUT && CommitId::from_hex(&m.commit_id).is_some())
+    }
+
+    /// [`Metadata::parse`], which does not take the words of a newer version for somebody else's: starting without the state
+    /// that they speak of would lose it.
+    pub fn read(text: &str) -> Result<Option<Metadata>, Halt> {
+        let ours = Metadata::parse(text);
+        let layout = || {
+            let words: serde_json::Value = serde_json::from_str(text).ok()?;
+            words.get("history").and_then(|_| words.get("v")?.as_u64()).filter(|v| *v > u64::from(LAYOUT))
+        };
+        match (ours, layout()) {
+            (None, Some(layout)) => Err(Halt::Newer { layout }),
+            (ours, _) => Ok(ours),
+        }
     }
 }
 
@@ -327,6 +355,8 @@ mod tests {
     fn metadata_of_others_is_not_ours() {
         assert_eq!(Metadata::parse(""), None);
         assert_eq!(Metadata::parse("{\"v\":2}"), None);
+        assert_eq!(Metadata::read("{\"v\":2}"), Ok(None), "somebody else's");
+        assert_eq!(Metadata::read("{\"v\":2,\"history\":\"h\"}"), Err(Halt::Newer { layout: 2 }));
         let ours = metadata(5, 1);
         let text = serde_json::to_string(&ours).expect("plain struct");
         assert!(text.len() < 1024);

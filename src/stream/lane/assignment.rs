@@ -63,15 +63,36 @@ impl Driver {
         }
     }
 
+    /// What to ask for a task that is to be restored.
+    pub(super) fn request(&mut self, task: TaskId) -> restore::Request {
+        self.call_off(task);
+        self.generation += 1;
+        let (generation, is_spoiled, called_off) = (self.generation, self.spoiled.remove(&task), Arc::new(AtomicBool::new(false)));
+        self.restores.insert(task, Restoring { generation, is_spoiled, called_off: called_off.clone() });
+        restore::Request { task, generation, is_spoiled, called_off }
+    }
+
+    /// Nobody waits for the restore of this task any more.
+    pub(super) fn call_off(&mut self, task: TaskId) {
+        if let Some(restoring) = self.restores.remove(&task) {
+            restoring.called_off.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_current(&self, id: TaskId, generation: u64) -> bool {
+        self.protocol.owns(id) && self.restores.get(&id).is_some_and(|restoring| restoring.generation == generation)
+    }
+
     pub(super) fn take_restored(&mut self, consumer: &BaseConsumer<Context>) {
         loop {
             match self.answers.try_recv() {
                 Ok(restore::Answer { task: id, generation, outcome: Ok(ready) }) => {
-                    if !self.protocol.owns(id) || self.generations.get(&id) != Some(&generation) {
+                    if !self.is_current(id, generation) {
                         drop(ready);
                         self.release(id);
                         continue;
                     }
+                    self.restores.remove(&id);
                     let input = match ready.committed {
                         Some(committed) => Input::Restored(id, committed),
                         None => Input::RestoredFresh(id, ready.next_offset),
@@ -81,13 +102,16 @@ impl Driver {
                     self.perform(Some(consumer), effects);
                 }
                 Ok(restore::Answer { task: id, generation, outcome: Err(error) }) => {
-                    if !self.protocol.owns(id) || self.generations.get(&id) != Some(&generation) {
+                    if !self.is_current(id, generation) {
                         continue;
                     }
                     match error {
                         // Brokers come and go, and another lane takes its time: asked again, for as long as it takes.
                         RestoreError::Kafka { .. } | RestoreError::Held(_) => {
                             warn!(lane = self.number, %error, "restore is tried again");
+                            if self.restores.get(&id).is_some_and(|restoring| restoring.is_spoiled) {
+                                self.spoiled.insert(id);
+                            }
                             self.wanted.push_back(id);
                         }
                         error => self.give_up(error.into()),

@@ -17,7 +17,7 @@ impl Driver {
                             warn!(lane = self.number, %error, "pause failed");
                         }
                     }
-                    *self.generations.entry(id).or_default() += 1;
+                    self.call_off(id);
                     self.wanted.push_back(id);
                     None
                 }
@@ -162,6 +162,7 @@ impl Driver {
 
     pub(super) fn close(&mut self, id: TaskId) {
         self.wanted.retain(|wanted| *wanted != id);
+        self.call_off(id);
         self.suspects.retain(|(task, _), _| *task != id);
         if let Some(mut task) = self.tasks.remove(&id) {
             if let Err(error) = task.write() {
@@ -197,26 +198,24 @@ impl Driver {
             }
         }
         let Some(consumer) = consumer else { return Vec::new() };
-        let deadline = Instant::now() + restore::patience(&self.shared.config);
-        loop {
-            let found = consumer.committed_offsets(self.list(ids.iter().copied()), Duration::from_secs(2));
-            match found.and_then(|found| self.outcomes(ids, &found)) {
-                Ok(outcomes) => return outcomes,
-                Err(error) if !self.shared.is_stopping() && Instant::now() < deadline => {
-                    debug!(lane = self.number, %error, "metadata not readable yet, asking again");
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                Err(_) => {
-                    let id = ids.first().copied().unwrap_or(TaskId { topic: 0, partition: -1 });
-                    let pending = RestoreError::Pending { topic: self.shared.topic(id).to_owned(), partition: id.partition };
-                    self.give_up(pending.into());
-                    return Vec::new();
-                }
-            }
+        if let Ok(outcomes) = self.outcomes(consumer, ids, Duration::from_secs(2)) {
+            return outcomes;
         }
+        // One that is pending hides the others: asked one by one. What still does not answer is not waited for here, where
+        // the whole lane would wait, but restored beside it.
+        let deadline = Instant::now() + LOOK_UP_LIMIT;
+        let mut outcomes = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let patience = deadline.saturating_duration_since(Instant::now()).min(Duration::from_millis(300));
+            let asked = if patience.is_zero() { Ok(Vec::new()) } else { self.outcomes(consumer, &[id], patience) };
+            outcomes.push(asked.ok().and_then(|found| found.first().copied()).unwrap_or((id, Found::Unreadable)));
+        }
+        outcomes
     }
 
-    pub(super) fn outcomes(&self, ids: &[TaskId], found: &TopicPartitionList) -> Result<Vec<(TaskId, Found)>, KafkaError> {
+    /// What the metadata of these tasks says.
+    fn outcomes(&self, consumer: &BaseConsumer<Context>, ids: &[TaskId], patience: Duration) -> Result<Vec<(TaskId, Found)>, KafkaError> {
+        let found = consumer.committed_offsets(self.list(ids.iter().copied()), patience)?;
         let outcome = |id: &TaskId| {
             let Some(element) = found.find_partition(self.shared.topic(*id), id.partition) else { return Ok((*id, Found::Nothing)) };
             element.error()?;
@@ -242,6 +241,9 @@ impl Driver {
         info!(lane = self.number, "lane stopped");
     }
 }
+
+/// How long a lane waits altogether for what is not readable at once, after a doubt.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(3);
 
 /// Connects, again and again while brokers are away; a wrong property fails at once.
 pub(super) fn connect_producer(shared: &Shared, id: &str) -> Result<LaneProducer, KafkaError> {

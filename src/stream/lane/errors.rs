@@ -1,6 +1,11 @@
 //! Why a lane ends before it was asked to, and what the consumer's errors mean.
 
 use super::*;
+use crate::state::StoreError;
+
+/// Damaged stores that a lane rebuilds within [`SPOILED_WITHIN`]; more of them are no accident, and the disk is given up.
+const SPOILED_LIMIT: usize = 10;
+const SPOILED_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// Why a lane ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -22,13 +27,13 @@ pub enum LaneError {
     Restore(#[from] RestoreError),
     /// The disk failed.
     #[error(transparent)]
-    Store(#[from] crate::state::StoreError),
+    Store(#[from] StoreError),
     /// The thread that restores tasks is gone.
     #[error("the thread that restores tasks could not start or has ended: please report it with the log")]
     Restorer,
     /// A position is gone.
     #[error(
-        "the committed offset {offset} of {topic}/{partition} is outside what the topic has ({low}..{high}): records were deleted before they were read, or the topic was made anew"
+        "the committed offset {offset} of {topic}/{partition} is outside what the topic has ({low}..{high}): records were deleted before they were read, or the topic was made anew; to go on with what is there, stop every worker and run `tripline state adopt --topic {topic} --partition {partition} --offset earliest`"
     )]
     OutOfRange {
         /// The topic.
@@ -86,6 +91,23 @@ impl Driver {
         self.tell_touched();
         let tasks: Vec<TaskId> = self.protocol.tasks().collect();
         let effects = self.protocol.step(Input::Lost(tasks));
+        self.perform(Some(consumer), effects);
+    }
+
+    /// A store that is damaged is set aside and made anew from the changelog, while the other tasks go on. Any other error of
+    /// the disk ends the lane: it needs somebody.
+    pub(super) fn on_store_error(&mut self, consumer: &BaseConsumer<Context>, id: TaskId, error: StoreError) {
+        self.spoils.retain(|at| at.elapsed() < SPOILED_WITHIN);
+        if !error.is_corruption() || self.spoils.len() >= SPOILED_LIMIT {
+            self.fatal.get_or_insert(error.into());
+        } else {
+            self.spoils.push(Instant::now());
+            error!(lane = self.number, partition = id.partition, %error, "the local state is damaged: it is set aside and rebuilt");
+            self.spoiled.insert(id);
+        }
+        self.tell_touched();
+        let input = if self.spoiled.contains(&id) { Input::Spoiled(id) } else { Input::Failed(Failure::Abortable) };
+        let effects = self.protocol.step(input);
         self.perform(Some(consumer), effects);
     }
 

@@ -20,8 +20,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
@@ -69,8 +70,13 @@ struct Driver {
     records: usize,
     changed_bytes: usize,
     wanted: VecDeque<TaskId>,
-    /// Which request of a task is the current one: an answer to an earlier one is out of date.
-    generations: HashMap<TaskId, u64>,
+    /// Restores under way, by task: an answer to another request is out of date.
+    restores: HashMap<TaskId, Restoring>,
+    generation: u64,
+    /// Tasks whose local store is of no use, until that is asked for.
+    spoiled: BTreeSet<TaskId>,
+    /// When stores were found damaged, lately.
+    spoils: Vec<Instant>,
     requests: Sender<restore::Request>,
     answers: Receiver<restore::Answer>,
     /// Records that cannot be finished, and why: they are dead-lettered when they come again.
@@ -84,6 +90,14 @@ struct Driver {
     aborts_in_row: u64,
     seeking_since: Option<Instant>,
     ticking: Ticking,
+}
+
+/// A task that is being restored.
+#[derive(Debug)]
+struct Restoring {
+    generation: u64,
+    is_spoiled: bool,
+    called_off: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
@@ -119,15 +133,7 @@ pub fn name(number: usize) -> String {
 
 /// Runs a lane until the process stops or the lane cannot go on.
 pub fn run(shared: &Arc<Shared>, number: usize) -> Result<(), LaneError> {
-    let (requests, to_restore) = channel();
-    let (restored, answers) = channel();
-    let restorer = {
-        let shared = shared.clone();
-        std::thread::Builder::new().name(format!("restore-{number}")).spawn(move || restore::serve(&shared, &to_restore, &restored))
-    };
-    if let Err(source) = restorer {
-        warn!(%source, "cannot start the restore thread");
-    }
+    let (requests, answers) = restore::start(shared, number);
     let context = Context(Arc::new(Mutex::new(Driver::new(shared.clone(), number, requests, answers))));
     loop {
         // Connecting the producer takes up to a second when a transaction dangled: beside joining the group, never after.
@@ -216,7 +222,10 @@ impl Driver {
             records: 0,
             changed_bytes: 0,
             wanted: VecDeque::new(),
-            generations: HashMap::new(),
+            restores: HashMap::new(),
+            generation: 0,
+            spoiled: BTreeSet::new(),
+            spoils: Vec::new(),
             requests,
             answers,
             suspects: HashMap::new(),
@@ -328,8 +337,8 @@ impl Driver {
         let failure = match trouble {
             Trouble::Transaction(failure) => failure,
             Trouble::Store(error) => {
-                self.fatal = Some(error.into());
-                Failure::Abortable
+                self.on_store_error(consumer, id, error);
+                return;
             }
             Trouble::Hopeless(rejection) => {
                 let (topic, partition, reason) = (self.shared.topic(id), id.partition, rejection.reason.name());
@@ -375,8 +384,8 @@ impl Driver {
     fn tick(&mut self, consumer: &BaseConsumer<Context>, now: Instant) -> Duration {
         if self.connected() {
             while let Some(task) = self.wanted.pop_front() {
-                let generation = self.generations.get(&task).copied().unwrap_or_default();
-                if self.requests.send(restore::Request { task, generation }).is_err() {
+                let request = self.request(task);
+                if self.requests.send(request).is_err() {
                     break;
                 }
             }
@@ -395,7 +404,7 @@ impl Driver {
             _ => {}
         }
         if self.opened.is_none() {
-            self.between_transactions(now);
+            self.between_transactions(consumer, now);
         }
         if now.duration_since(self.reported) >= REPORT_EVERY {
             self.reported = now;
@@ -414,7 +423,7 @@ impl Driver {
         self.protocol.tasks().any(|id| !self.tasks.contains_key(&id))
     }
 
-    fn between_transactions(&mut self, now: Instant) {
+    fn between_transactions(&mut self, consumer: &BaseConsumer<Context>, now: Instant) {
         let current = self.shared.live.current();
         if !Arc::ptr_eq(&current, &self.engine) {
             self.engine = current;
@@ -422,23 +431,25 @@ impl Driver {
         }
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
-            for task in self.tasks.values_mut() {
+            let mut failed = Vec::new();
+            for (id, task) in &mut self.tasks {
                 let before_ms = task.input_time_ms.saturating_sub(DELETE_GRACE_MS);
-                if let Some(state) = &mut task.state
-                    && let Err(error) = state.sweep(before_ms)
-                {
-                    self.fatal.get_or_insert(error.into());
+                if let Some(Err(error)) = task.state.as_mut().map(|state| state.sweep(before_ms)) {
+                    failed.push((*id, error));
                 }
+            }
+            for (id, error) in failed {
+                self.on_store_error(consumer, id, error);
             }
         }
         let interval = self.shared.config.state.write_interval.0;
         let due: Vec<TaskId> = self.tasks.iter().filter(|(_, t)| t.is_write_due(now, interval)).map(|(id, _)| *id).collect();
         for id in due {
-            self.write(id);
+            self.write(consumer, id);
         }
     }
 
-    fn write(&mut self, id: TaskId) {
+    fn write(&mut self, consumer: &BaseConsumer<Context>, id: TaskId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let _ = failpoints::reach(Point::BeforeStoreWrite);
         match task.write() {
@@ -446,9 +457,7 @@ impl Driver {
                 self.shared.metrics.state_writes.inc();
             }
             Ok(false) => {}
-            Err(error) => {
-                self.fatal.get_or_insert(error.into());
-            }
+            Err(error) => self.on_store_error(consumer, id, error),
         }
         let _ = failpoints::reach(Point::AfterStoreWrite);
     }

@@ -1,0 +1,468 @@
+//! One task's restore: the group's offset, the local store, the changelog behind the store.
+
+use super::progress::Progress;
+use super::{MARKER_PREFIX, ROUTER_PREFIX, Ready, Request, RestoreError, fingerprint, format_fingerprint, marker_key, patience, time_key};
+use crate::config::Start;
+use crate::state::{DUE_INDEX, StoreError, TaskState, TaskStore};
+use crate::stream::Shared;
+use crate::stream::changelog::{self, Isolation, Quiet, ReadError, Span};
+use crate::stream::failpoints::{self, Point};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+use tripline_core::protocol::start::{self, Halt, LAYOUT, Local, Marker, Metadata, Plan};
+use tripline_core::protocol::{CommitId, Committed, TaskId};
+use tripline_core::stream_time::SourceTimes;
+
+/// Half of the changelog's `delete.retention.ms` (7 days): a store older than this may hold entities whose tombstones are gone.
+const DISCARD_AFTER_MS: i64 = 7 * 86_400_000 / 2;
+/// How long one question for the group's offset waits, before it is found out whose transaction it waits for.
+const ASK_FOR: Duration = Duration::from_secs(1);
+/// How long a restore waits for another lane to let go of a store before the lane is told.
+const HELD_FOR: Duration = Duration::from_secs(5);
+
+/// The clients of one restore thread.
+pub(super) struct Clients {
+    committed: BaseConsumer<Quiet>,
+    ends: BaseConsumer<Quiet>,
+}
+
+impl Clients {
+    pub(super) fn connect(shared: &Shared) -> KafkaResult<Clients> {
+        let client = |isolation| changelog::client(&shared.base, &shared.config.app.id, isolation);
+        Ok(Clients { committed: client(Isolation::Committed)?, ends: client(Isolation::Uncommitted)? })
+    }
+
+    /// Does what is asked.
+    pub(super) fn restore(&self, shared: &Shared, request: &Request) -> Result<Ready, RestoreError> {
+        Job { clients: self, shared, request, task: request.task }.run()
+    }
+}
+
+/// The newest record time that a task saw, and how far it has heard from its sources.
+type Time = (i64, Option<SourceTimes>);
+
+struct Job<'j> {
+    clients: &'j Clients,
+    shared: &'j Shared,
+    request: &'j Request,
+    task: TaskId,
+}
+
+impl Job<'_> {
+    fn run(&self) -> Result<Ready, RestoreError> {
+        let task = self.task;
+        // Partitions that were added to the keyed topic while we run: keys have moved, and their states have not.
+        if task.topic == 0 && task.partition >= self.shared.partitions {
+            return Err(self.halt(Halt::Partitions { written: self.shared.partitions, found: task.partition + 1 }));
+        }
+        let (offset, text) = self.committed_offset()?;
+        let metadata = Metadata::read(&text).map_err(|h| self.halt(h))?;
+        if let (Some(offset), Some(metadata)) = (offset, &metadata) {
+            self.check_fingerprint(offset, metadata)?;
+        }
+        if task.topic > 0 {
+            return self.router(offset, metadata);
+        }
+        if !self.shared.registry.take(task.partition, HELD_FOR) {
+            return Err(RestoreError::Held(task.partition));
+        }
+        let ready = self.detector(offset, metadata);
+        if ready.is_err() {
+            self.shared.registry.release(task.partition);
+        }
+        ready
+    }
+
+    fn topic(&self) -> &str {
+        self.shared.topic(self.task)
+    }
+
+    fn kafka(&self, source: KafkaError) -> RestoreError {
+        RestoreError::Kafka { topic: self.topic().to_owned(), partition: self.task.partition, source }
+    }
+
+    fn halt(&self, source: Halt) -> RestoreError {
+        RestoreError::Halt { topic: self.topic().to_owned(), partition: self.task.partition, source }
+    }
+
+    /// Nobody waits for the answer: the lane gave the task back, or the process stops.
+    fn is_needless(&self) -> bool {
+        self.shared.is_stopping() || self.request.is_called_off()
+    }
+
+    /// The group's offset and metadata. A pending transactional offset makes the broker wait: that is how the outcome of an
+    /// earlier owner's commit is awaited. One that is gone is not waited for: its transaction is ended.
+    fn committed_offset(&self) -> Result<(Option<i64>, String), RestoreError> {
+        let deadline = Instant::now() + patience(&self.shared.config);
+        loop {
+            match self.ask_offset(&self.clients.committed) {
+                Ok(found) => {
+                    self.end_former_owner(&found.1);
+                    return Ok(found);
+                }
+                Err(_) if self.is_needless() => return Err(RestoreError::CalledOff(self.task.partition)),
+                Err(error) if Instant::now() < deadline => {
+                    warn!(topic = self.topic(), partition = self.task.partition, %error, "committed offset not readable yet, asking again");
+                    // What was committed before names who had the task.
+                    if let Ok((_, text)) = self.ask_offset(&self.clients.ends) {
+                        self.end_former_owner(&text);
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut) | KafkaError::OffsetFetch(_)) => {
+                    return Err(RestoreError::Pending { topic: self.topic().to_owned(), partition: self.task.partition });
+                }
+                Err(source) => return Err(self.kafka(source)),
+            }
+        }
+    }
+
+    fn ask_offset(&self, client: &BaseConsumer<Quiet>) -> KafkaResult<(Option<i64>, String)> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(self.topic(), self.task.partition);
+        let found = client.committed_offsets(list, ASK_FOR)?;
+        let Some(element) = found.find_partition(self.topic(), self.task.partition) else { return Ok((None, String::new())) };
+        element.error()?;
+        Ok(match element.offset() {
+            Offset::Offset(offset) => (Some(offset), element.metadata().to_owned()),
+            _ => (None, String::new()),
+        })
+    }
+
+    fn end_former_owner(&self, metadata: &str) {
+        if let Some(metadata) = Metadata::parse(metadata) {
+            self.shared.fences.end(self.shared, &self.clients.ends, &metadata.owner);
+        }
+    }
+
+    fn high_watermark(&self, topic: &str, partition: i32) -> Result<(i64, i64), RestoreError> {
+        let mut tries = 0;
+        loop {
+            match self.clients.ends.fetch_watermarks(topic, partition, Duration::from_secs(5)) {
+                Ok(ends) => return Ok(ends),
+                Err(error) if tries < 10 && !self.is_needless() => {
+                    tries += 1;
+                    warn!(topic, partition, %error, "watermarks not readable yet, asking again");
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                Err(source) => return Err(self.kafka(source)),
+            }
+        }
+    }
+
+    /// A topic that was deleted and created again is read on at the old offset without any error by Kafka. The record before
+    /// the committed offset tells: if it is still there it must be the one that was processed.
+    fn check_fingerprint(&self, next_offset: i64, metadata: &Metadata) -> Result<(), RestoreError> {
+        if metadata.fingerprint.is_empty() || next_offset == 0 {
+            return Ok(());
+        }
+        let (low, high) = self.high_watermark(self.topic(), self.task.partition)?;
+        if high < next_offset {
+            return Err(self.halt(Halt::Recreated { next_offset }));
+        }
+        if next_offset - 1 < low {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        let start = Offset::Offset(next_offset - 1);
+        list.add_partition_offset(self.topic(), self.task.partition, start).map_err(|e| self.kafka(e))?;
+        let client = &self.clients.committed;
+        client.assign(&list).map_err(|e| self.kafka(e))?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut verdict = Ok(());
+        while Instant::now() < deadline {
+            match client.poll(Duration::from_millis(100)) {
+                Some(Ok(record)) if record.offset() == next_offset - 1 => {
+                    if format_fingerprint(fingerprint(&record)) != metadata.fingerprint {
+                        verdict = Err(self.halt(Halt::Recreated { next_offset }));
+                    }
+                    break;
+                }
+                // Compacted away, or already at the end: nothing to compare with.
+                Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => break,
+                Some(Err(_)) | None => {}
+            }
+        }
+        let _ = client.unassign();
+        verdict
+    }
+
+    /// Where a partition without a committed offset starts.
+    fn first_offset(&self) -> Result<i64, RestoreError> {
+        let (low, high) = self.high_watermark(self.topic(), self.task.partition)?;
+        // Observations are our own: none may be skipped, whatever the input's start is.
+        let is_ours = self.task.topic == 0 && self.shared.is_routed();
+        let from_low = is_ours || self.shared.config.input.start == Start::Earliest || self.was_added()?;
+        Ok(if from_low { low } else { high })
+    }
+
+    /// Whether the partition was added to a topic that the group reads already: `input.start` is about the group's first
+    /// start, and what was written before the group heard of the partition must not be skipped.
+    fn was_added(&self) -> Result<bool, RestoreError> {
+        let metadata = self.clients.ends.fetch_metadata(Some(self.topic()), Duration::from_secs(5)).map_err(|e| self.kafka(e))?;
+        let count = metadata.topics().iter().find(|t| t.name() == self.topic()).map_or(0, |t| t.partitions().len());
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(self.topic(), 0, (count as i32 - 1).max(0));
+        let found = self.clients.ends.committed_offsets(list, Duration::from_secs(5)).map_err(|e| self.kafka(e))?;
+        let is_read = |partition| found.find_partition(self.topic(), partition).is_some_and(|e| matches!(e.offset(), Offset::Offset(_)));
+        // Partitions are numbered as they are added: one before it that is read is older, and one after it that is not is no sign.
+        Ok((0..self.task.partition).any(is_read) && !(self.task.partition + 1..count as i32).any(is_read))
+    }
+
+    fn router(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {
+        let task = self.task;
+        if let Some(metadata) = &metadata
+            && metadata.partitions != self.shared.partitions
+        {
+            return Err(self.halt(Halt::Partitions { written: metadata.partitions, found: self.shared.partitions }));
+        }
+        // Its markers are the memory of what was routed: without metadata of ours beside one, routing again would count twice.
+        let newest = if metadata.is_none() { self.newest_marker()? } else { None };
+        if let Some(marker) = newest {
+            return Err(self.halt(Halt::ForeignOffset { marker: marker.seq }));
+        }
+        let next_offset = match offset {
+            Some(offset) => offset,
+            None => self.first_offset()?,
+        };
+        Ok(Ready {
+            task,
+            state: None,
+            committed: metadata.as_ref().map(|m| position(m, next_offset)),
+            next_offset,
+            fingerprint: metadata.as_ref().map_or_else(String::new, |m| m.fingerprint.clone()),
+            history: metadata.map_or_else(new_history, |m| m.history),
+            digests: None,
+            marker_offset: -1,
+            stream_time_ms: 0,
+            sources: None,
+        })
+    }
+
+    /// A store that cannot be read is set aside, for whoever wants to know why, and made anew from the changelog.
+    fn detector(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {
+        if self.request.is_spoiled {
+            self.set_aside("it could not be read while it was used")?;
+        }
+        match self.from_store(offset, metadata.clone()) {
+            Err(RestoreError::Store(error)) if error.is_corruption() => {
+                self.set_aside(&error.to_string())?;
+                self.from_store(offset, metadata)
+            }
+            other => other,
+        }
+    }
+
+    fn set_aside(&self, why: &str) -> Result<(), StoreError> {
+        let partition = self.task.partition;
+        if let Some(to) = self.shared.dir.set_aside(partition)? {
+            self.shared.metrics.restore.set_aside.inc();
+            warn!(partition, why, folder = %to.display(), "the local state is set aside and rebuilt from the changelog; remove the folder when nobody needs it");
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<TaskState, StoreError> {
+        Ok(TaskState::new(TaskStore::open(&self.shared.dir.task(self.task.partition), &self.shared.budget)?))
+    }
+
+    /// An empty store in the place of one that is of no use. One that says what it is, is set aside; one that never came to
+    /// a commit has nothing that is not in the changelog.
+    fn open_empty(&self, former: TaskState, local: Option<&Local>) -> Result<TaskState, StoreError> {
+        drop(former);
+        match local {
+            Some(_) => self.set_aside("it is of another life, or too old")?,
+            None => TaskStore::destroy(&self.shared.dir.task(self.task.partition))?,
+        }
+        self.open()
+    }
+
+    fn from_store(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {
+        let task = self.task;
+        let mut state = self.open()?;
+        let local = state.store().local()?;
+        let too_old_ms = now_ms() - DISCARD_AFTER_MS;
+        let plan = start::plan(offset, metadata.as_ref(), local.as_ref(), too_old_ms, self.shared.partitions).map_err(|h| self.halt(h))?;
+        let stays = matches!(plan, Plan::Ready(_) | Plan::Restore { discard: false, .. });
+        if stays && local.as_ref().is_some_and(|local| local.due_index != DUE_INDEX) {
+            info!(partition = task.partition, "the store was written without an index of what is due: it is made");
+            state.rebuild_due()?;
+        }
+        match plan {
+            Plan::Ready(next_offset) => {
+                let marker_offset = local.as_ref().map_or(-1, |l| l.marker_offset);
+                let time = local.map_or((0, None), |l| (l.stream_time_ms, l.sources));
+                // A changelog that was deleted and made anew could not rebuild this state on another disk: said now, not then.
+                let (_, end) = self.high_watermark(&self.shared.changelog, task.partition)?;
+                if let Some(metadata) = &metadata
+                    && marker_offset >= end
+                {
+                    return Err(self.halt(Halt::MarkerMissing { end, seq: metadata.seq }));
+                }
+                Ok(ready(task, state, metadata, next_offset, marker_offset, None, time))
+            }
+            Plan::Restore { from, discard } => {
+                let (Some(offset), Some(metadata)) = (offset, metadata) else {
+                    return Err(self.halt(Halt::ForeignOffset { marker: 0 }));
+                };
+                if discard {
+                    state = self.open_empty(state, local.as_ref())?;
+                }
+                let sources = local.and_then(|l| l.sources).filter(|_| !discard);
+                let (marker, marker_offset, time) = self.apply_changelog(&mut state, from, &metadata, sources)?;
+                state.write(Some(&local_of(&marker, marker_offset, now_ms(), &time)))?;
+                Ok(ready(task, state, Some(metadata), offset, marker_offset, Some((marker.rules, marker.flags)), time))
+            }
+            Plan::SearchMarker | Plan::Fresh | Plan::AtOffset(_) => {
+                let newest = self.newest_marker()?;
+                let next_offset = match start::after_search(offset, newest.as_ref()).map_err(|h| self.halt(h))? {
+                    Plan::AtOffset(offset) => offset,
+                    _ => self.first_offset()?,
+                };
+                let state = self.open_empty(state, local.as_ref())?;
+                Ok(ready(task, state, None, next_offset, -1, None, (0, None)))
+            }
+        }
+    }
+
+    /// Applies the changelog from `from` until the marker of the metadata. Values are absolute: applying one twice is harmless.
+    /// On the way the store notes how far it is, at the markers of earlier commits: a restore that is cut off goes on there.
+    fn apply_changelog(
+        &self,
+        state: &mut TaskState,
+        from: Option<i64>,
+        metadata: &Metadata,
+        mut sources: Option<SourceTimes>,
+    ) -> Result<(Marker, i64, Time), RestoreError> {
+        let (partition, started_ms) = (self.task.partition, now_ms());
+        let span = self.span(from)?;
+        let mut progress = Progress::new(&self.shared.metrics.restore, partition, span.from, span.end);
+        let (mine, times) = (marker_key(None, partition), time_key(partition));
+        let (mut found, mut is_ahead) = (None, false);
+        self.read_changelog(span, |key, value, offset| {
+            let _ = failpoints::reach(Point::InRestore);
+            progress.applied(offset, key.len() + value.map_or(0, <[u8]>::len));
+            if key == mine {
+                let Some(marker) = self.marker(value, offset) else { return Ok(false) };
+                let is_it = start::marker_met(&marker, metadata, self.shared.partitions).map_err(|h| self.halt(h))?;
+                if is_it {
+                    let time = (marker.stream_time_ms, sources.take());
+                    found = Some((marker, offset, time));
+                } else if marker.history == metadata.history && std::mem::take(&mut is_ahead) {
+                    let time = (marker.stream_time_ms, sources.clone());
+                    // As old as the oldest record that was read for it.
+                    state.write(Some(&local_of(&marker, offset, started_ms, &time)))?;
+                }
+                return Ok(is_it);
+            }
+            if key == times {
+                sources = value.and_then(|v| serde_json::from_slice(v).ok());
+            } else if !key.starts_with(MARKER_PREFIX) && !key.starts_with(ROUTER_PREFIX) {
+                // The store is ahead of what it says of itself until the next marker.
+                is_ahead |= state.restore(key, value).map_err(|error| self.refused(error, offset))?;
+            }
+            Ok(false)
+        })?;
+        found.ok_or_else(|| self.halt(Halt::MarkerMissing { end: span.end, seq: metadata.seq }))
+    }
+
+    fn refused(&self, error: StoreError, offset: i64) -> RestoreError {
+        match error {
+            StoreError::State { source, .. } => RestoreError::Record { partition: self.task.partition, offset, source },
+            error => error.into(),
+        }
+    }
+
+    /// A marker of ours. Another record under its key is passed by: the one that is looked for is known by its commit id.
+    fn marker(&self, value: Option<&[u8]>, offset: i64) -> Option<Marker> {
+        let marker = value.and_then(|v| serde_json::from_slice::<Marker>(v).ok());
+        let ours = marker.filter(|marker| marker.v == LAYOUT && marker.app == self.shared.config.app.id);
+        if ours.is_none() {
+            warn!(partition = self.task.partition, offset, "passed by a record under a marker's key that is no marker of ours");
+        }
+        ours
+    }
+
+    fn newest_marker(&self) -> Result<Option<Marker>, RestoreError> {
+        let mut newest = None;
+        let mine = marker_key((self.task.topic > 0).then(|| self.topic()), self.task.partition);
+        self.read_changelog(self.span(None)?, |key, value, offset| {
+            if key == mine {
+                newest = value.map(|value| (self.marker(Some(value), offset), offset));
+            }
+            Ok(false)
+        })?;
+        match newest {
+            Some((None, offset)) => Err(self.halt(Halt::UnreadableMarker { offset })),
+            Some((marker, _)) => Ok(marker),
+            None => Ok(None),
+        }
+    }
+
+    /// The records of the task's changelog partition up to the high watermark, taken once.
+    fn span(&self, from: Option<i64>) -> Result<Span<'_>, RestoreError> {
+        let topic = &self.shared.changelog;
+        let partition = self.task.partition.rem_euclid(self.shared.partitions.max(1));
+        let (low, end) = self.high_watermark(topic, partition)?;
+        Ok(Span { topic, partition, from: from.unwrap_or(low).max(low), end })
+    }
+
+    /// Shows the committed records of a span. `show` answers whether it has seen enough.
+    fn read_changelog(
+        &self,
+        span: Span<'_>,
+        show: impl FnMut(&str, Option<&[u8]>, i64) -> Result<bool, RestoreError>,
+    ) -> Result<(), RestoreError> {
+        let patience = patience(&self.shared.config);
+        changelog::read(&self.clients.committed, span, patience, || self.is_needless(), show).map_err(|error| match error {
+            ReadError::Open if self.is_needless() => RestoreError::CalledOff(self.task.partition),
+            ReadError::Open => RestoreError::Open { partition: span.partition, end: span.end },
+            ReadError::Kafka(source) => self.kafka(source),
+            ReadError::Shown(error) => error,
+        })
+    }
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+fn new_history() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+fn ready(
+    task: TaskId,
+    state: TaskState,
+    metadata: Option<Metadata>,
+    next_offset: i64,
+    marker_offset: i64,
+    digests: Option<(String, String)>,
+    (stream_time_ms, sources): Time,
+) -> Ready {
+    let committed = metadata.as_ref().map(|m| position(m, next_offset));
+    let (history, fingerprint) = metadata.map_or_else(|| (new_history(), String::new()), |m| (m.history, m.fingerprint));
+    Ready { task, state: Some(state), committed, next_offset, history, digests, marker_offset, fingerprint, stream_time_ms, sources }
+}
+
+fn position(metadata: &Metadata, next_offset: i64) -> Committed {
+    Committed { next_offset, seq: metadata.seq, commit_id: CommitId::from_hex(&metadata.commit_id).unwrap_or(CommitId(0)) }
+}
+
+/// What a store says of itself that stands at a marker.
+fn local_of(marker: &Marker, marker_offset: i64, marker_time_ms: i64, (stream_time_ms, sources): &Time) -> Local {
+    Local {
+        history: marker.history.clone(),
+        seq: marker.seq,
+        commit_id: marker.commit_id.clone(),
+        marker_offset,
+        marker_time_ms,
+        due_index: DUE_INDEX,
+        stream_time_ms: *stream_time_ms,
+        sources: sources.clone(),
+    }
+}
