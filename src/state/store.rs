@@ -24,7 +24,7 @@ pub const DUE_INDEX: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// RocksDB refused.
-    #[error("state store {}: {source}", path.display())]
+    #[error("state store {}: {source}{}", path.display(), advice(source))]
     Rocks {
         /// The task's folder.
         path: PathBuf,
@@ -62,6 +62,14 @@ pub enum StoreError {
         #[source]
         source: tripline_core::state::StateError,
     },
+}
+
+/// What to do about an error of the disk.
+fn advice(error: &rocksdb::Error) -> &'static str {
+    match error.kind() {
+        rocksdb::ErrorKind::IOError => "; check that the disk works and has room (state.dir)",
+        _ => "",
+    }
 }
 
 impl StoreError {

@@ -29,6 +29,7 @@ mod registry;
 pub mod restore;
 mod runtime;
 pub mod topics;
+mod unowned;
 
 pub use runtime::{Role, RunError, run};
 

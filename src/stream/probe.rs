@@ -1,13 +1,13 @@
-//! Whether an input partition has been read to its end, and how many partitions inputs have: asked beside the lane, which
-//! must not wait for an answer.
+//! Whether an input partition has been read to its end, how many partitions inputs have, and whether somebody reads them all:
+//! asked beside the lane, which must not wait for an answer.
 //!
 //! A partition is at its end for us when nothing at or after the task's next offset will ever be shown to a read_committed
 //! reader, as of now. The high watermark alone does not tell: behind the last record stand records of transactions
 //! themselves. Nor does an end-of-file event: it also comes below a transaction that is still open. So the high watermark
 //! is taken first, and then the partition has to be read past it without meeting a record.
 
-use super::Shared;
 use super::changelog::{self, Isolation, Quiet, ReadError, Span};
+use super::{Shared, unowned};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use std::convert::Infallible;
@@ -31,17 +31,18 @@ pub enum Question {
     IsAtEnd(u64, TaskId, i64),
     /// To look at the partition counts, if that was long ago.
     Layout,
+    /// Whether every partition has an owner.
+    Owners,
 }
 
-/// The answer to [`Question::IsAtEnd`]; `false` also when nobody knows.
+/// The answer to a question.
 #[derive(Debug, Clone, Copy)]
-pub struct Answer {
-    /// The question's number.
-    pub number: u64,
-    /// The partition.
-    pub task: TaskId,
-    /// Nothing is there.
-    pub is_at_end: bool,
+pub enum Answer {
+    /// To [`Question::IsAtEnd`]: the question's number, the partition, and whether nothing is there; `false` also when nobody
+    /// knows.
+    IsAtEnd(u64, TaskId, bool),
+    /// To [`Question::Owners`]: nobody reads some partitions, twice in a row.
+    Unowned,
 }
 
 /// A lane's end of the line.
@@ -53,11 +54,11 @@ pub struct Prober {
 
 impl Prober {
     /// Starts the thread of a lane. It connects with its first question, so that lines without rules that need time pay nothing.
-    pub fn start(shared: &Arc<Shared>, lane: usize) -> Prober {
+    pub fn start(shared: &Arc<Shared>, lane: usize, instance: &str) -> Prober {
         let (questions, asked) = sync_channel(QUEUE);
         let (answered, answers) = channel();
-        let shared = shared.clone();
-        let thread = std::thread::Builder::new().name(format!("probe-{lane}")).spawn(move || serve(&shared, &asked, &answered));
+        let (shared, instance) = (shared.clone(), instance.to_owned());
+        let thread = std::thread::Builder::new().name(format!("probe-{lane}")).spawn(move || serve(&shared, &instance, &asked, &answered));
         if let Err(source) = thread {
             warn!(%source, "cannot start the probe thread: what waits for time to pass in quiet partitions will not fire");
         }
@@ -78,7 +79,7 @@ impl Prober {
     }
 }
 
-fn serve(shared: &Arc<Shared>, questions: &Receiver<Question>, answers: &Sender<Answer>) {
+fn serve(shared: &Arc<Shared>, instance: &str, questions: &Receiver<Question>, answers: &Sender<Answer>) {
     let mut probe = None;
     for question in questions {
         if probe.is_none() {
@@ -87,12 +88,17 @@ fn serve(shared: &Arc<Shared>, questions: &Receiver<Question>, answers: &Sender<
         match (question, &mut probe) {
             (Question::IsAtEnd(number, task, next), probe) => {
                 let is_at_end = probe.as_ref().is_some_and(|probe| probe.is_at_end(task, next));
-                if answers.send(Answer { number, task, is_at_end }).is_err() {
+                if answers.send(Answer::IsAtEnd(number, task, is_at_end)).is_err() {
                     return;
                 }
             }
             (Question::Layout, Some(probe)) => probe.look_at_layout(),
-            (Question::Layout, None) => {}
+            (Question::Owners, Some(probe)) => {
+                if probe.finds_unowned(instance) && answers.send(Answer::Unowned).is_err() {
+                    return;
+                }
+            }
+            (Question::Layout | Question::Owners, None) => {}
         }
     }
 }
@@ -102,12 +108,20 @@ struct Probe {
     committed: BaseConsumer<Quiet>,
     ends: BaseConsumer<Quiet>,
     looked: Option<Instant>,
+    /// What nobody read at the last look.
+    unowned: Vec<(String, i32)>,
 }
 
 impl Probe {
     fn connect(shared: &Arc<Shared>) -> Result<Probe, KafkaError> {
         let client = |isolation| changelog::client(&shared.base, &shared.config.app.id, isolation);
-        Ok(Probe { shared: shared.clone(), committed: client(Isolation::Committed)?, ends: client(Isolation::Uncommitted)?, looked: None })
+        Ok(Probe {
+            shared: shared.clone(),
+            committed: client(Isolation::Committed)?,
+            ends: client(Isolation::Uncommitted)?,
+            looked: None,
+            unowned: Vec::new(),
+        })
     }
 
     fn is_at_end(&self, task: TaskId, next: i64) -> bool {
@@ -136,6 +150,19 @@ impl Probe {
             },
         );
         !found && read.inspect_err(|error: &ReadError<Infallible>| debug!(?error, "a look past the last record ended early")).is_ok()
+    }
+
+    /// A partition between two owners has none for a moment; one that is without twice in a row has been forgotten.
+    fn finds_unowned(&mut self, instance: &str) -> bool {
+        let found = unowned::look(&self.shared, &self.ends, instance);
+        let found = found.inspect_err(|error| debug!(%error, "the owners of partitions are not known")).unwrap_or_default();
+        let forgotten = found.iter().filter(|partition| self.unowned.contains(partition)).count();
+        if forgotten > 0 {
+            let (topic, partition) = &found[0];
+            warn!(partitions = forgotten, topic, partition, "partitions without an owner: the group is asked to distribute them");
+        }
+        self.unowned = if forgotten > 0 { Vec::new() } else { found };
+        forgotten > 0
     }
 
     fn look_at_layout(&mut self) {

@@ -152,7 +152,7 @@ pub enum RestoreError {
     Held(i32),
     /// A record of the changelog is not one of ours.
     #[error(
-        "changelog partition {partition}, offset {offset}: {source}; it was written by a newer version, or by somebody else: nothing but tripline may write to the changelog (`tripline acls print`)"
+        "changelog partition {partition}, offset {offset}: {source}; a newer version wrote it, or somebody else (see `tripline acls print`); to do without that entity's state, write a record with its key and a null value behind it"
     )]
     Record {
         /// The partition.

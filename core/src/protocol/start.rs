@@ -125,7 +125,9 @@ pub enum Halt {
         committed: u64,
     },
     /// There is state but no offset of ours.
-    #[error("the changelog has state (commit {marker}) but the group's offset is missing or is not ours: it expired or was reset")]
+    #[error(
+        "the changelog has state (commit {marker}) but the group's offset is missing or is not ours: it expired, was reset, or went with its topic"
+    )]
     ForeignOffset {
         /// The newest marker's seq.
         marker: u64,

@@ -90,6 +90,8 @@ struct Driver {
     aborts_in_row: u64,
     seeking_since: Option<Instant>,
     ticking: Ticking,
+    /// The group has to distribute its partitions anew.
+    rejoins: bool,
 }
 
 /// A task that is being restored.
@@ -166,8 +168,12 @@ fn consume(shared: &Arc<Shared>, context: &Context) -> Result<BaseConsumer<Conte
         .set("heartbeat.interval.ms", (stream.session_timeout.0.as_millis() / 10).clamp(100, 1_000).to_string())
         .set("max.poll.interval.ms", stream.session_timeout.0.as_millis().max(300_000).to_string())
         .set("fetch.queue.backoff.ms", "5")
-        .set("queued.max.messages.kbytes", "32768")
-        .set("topic.metadata.refresh.interval.ms", "60000");
+        .set("queued.max.messages.kbytes", "32768");
+    // How soon partitions that were added are noticed.
+    const REFRESH: &str = "topic.metadata.refresh.interval.ms";
+    if config.get(REFRESH).is_none() {
+        config.set(REFRESH, "60000");
+    }
     let client = |source| LaneError::Client { what: "consumer", source };
     let consumer: BaseConsumer<Context> = config.create_with_context(context.clone()).map_err(client)?;
     let topics: Vec<&str> = shared.inputs.iter().map(String::as_str).collect();
@@ -199,6 +205,11 @@ fn poll_loop(shared: &Arc<Shared>, context: &Context, consumer: &BaseConsumer<Co
             if shared.is_stopping() {
                 return Ok(());
             }
+            if std::mem::take(&mut driver.rejoins) {
+                drop(driver);
+                rejoin(shared, consumer);
+                continue;
+            }
             if std::mem::take(&mut driver.consumer_is_dead) {
                 driver.on_consumer_death(consumer);
                 return Ok(());
@@ -207,10 +218,21 @@ fn poll_loop(shared: &Arc<Shared>, context: &Context, consumer: &BaseConsumer<Co
     }
 }
 
+/// Leaves the group and joins it again: what this lane owns is given back, committed, and everything is distributed anew.
+fn rejoin(shared: &Shared, consumer: &BaseConsumer<Context>) {
+    consumer.unsubscribe();
+    let topics: Vec<&str> = shared.inputs.iter().map(String::as_str).collect();
+    if let Err(error) = consumer.subscribe(&topics) {
+        warn!(%error, "cannot join the group again");
+    }
+}
+
 impl Driver {
     fn new(shared: Arc<Shared>, number: usize, requests: Sender<restore::Request>, answers: Receiver<restore::Answer>) -> Driver {
+        let transactional_id = format!("{}-{}-{number}", shared.config.app.id, shared.identity);
         let mut driver = Driver {
-            transactional_id: format!("{}-{}-{number}", shared.config.app.id, shared.identity),
+            ticking: Ticking::new(Prober::start(&shared, number, &transactional_id)),
+            transactional_id,
             protocol: Protocol::default(),
             producer: None,
             connecting: None,
@@ -237,7 +259,7 @@ impl Driver {
             consumer_is_dead: false,
             aborts_in_row: 0,
             seeking_since: None,
-            ticking: Ticking::new(Prober::start(&shared, number)),
+            rejoins: false,
             number,
             shared,
         };
@@ -398,6 +420,7 @@ impl Driver {
             self.seal(consumer);
         }
         self.tick_sources(consumer, now);
+        self.look_at_owners(now);
         let interval = self.shared.config.stream.commit_interval.0;
         match self.opened {
             Some(opened) if now.duration_since(opened) >= interval => self.seal(consumer),

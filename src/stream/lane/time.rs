@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::state::Hint;
-use crate::stream::probe::{Prober, Question};
+use crate::stream::probe::{Answer, Prober, Question};
 use crate::stream::process::{Fired, Firing};
 use rdkafka::Timestamp;
 use std::collections::HashSet;
@@ -21,11 +21,13 @@ pub(super) struct Ticking {
     next: Instant,
     prober: Prober,
     asked: u64,
+    /// When it was last asked whether every partition has an owner.
+    owners: Instant,
 }
 
 impl Ticking {
     pub(super) fn new(prober: Prober) -> Ticking {
-        Ticking { next: Instant::now(), prober, asked: 0 }
+        Ticking { next: Instant::now(), prober, asked: 0, owners: Instant::now() }
     }
 }
 
@@ -109,10 +111,10 @@ pub(super) enum Arrival {
 impl Driver {
     /// While a rule needs time: asks about quiet partitions, and sends ticks when their time has come.
     pub(super) fn tick_sources(&mut self, consumer: &BaseConsumer<Context>, now: Instant) {
+        self.take_answers();
         if !self.processor.needs_time || !self.shared.is_routed() || self.producer.is_none() || self.fatal.is_some() {
             return;
         }
-        self.take_answers();
         let interval = self.shared.config.stream.tick_interval.0;
         let ready: Vec<TaskId> = self
             .tasks
@@ -149,12 +151,25 @@ impl Driver {
         times.min().flatten()
     }
 
+    /// Now and then, lane 0 of each process asks whether every partition has an owner.
+    pub(super) fn look_at_owners(&mut self, now: Instant) {
+        if self.number == 0 && now.duration_since(self.ticking.owners) >= self.shared.config.stream.session_timeout.0 / 2 {
+            self.ticking.owners = now;
+            self.ticking.prober.ask(Question::Owners);
+        }
+    }
+
     fn take_answers(&mut self) {
         while let Some(answer) = self.ticking.prober.answer() {
-            if let Some(task) = self.tasks.get_mut(&answer.task)
-                && matches!(task.heard.end, End::Asked(number, _) if number == answer.number)
-            {
-                task.heard.end = if answer.is_at_end { End::Reached } else { End::NotReached };
+            match answer {
+                Answer::IsAtEnd(asked, task, is_at_end) => {
+                    if let Some(task) = self.tasks.get_mut(&task)
+                        && matches!(task.heard.end, End::Asked(number, _) if number == asked)
+                    {
+                        task.heard.end = if is_at_end { End::Reached } else { End::NotReached };
+                    }
+                }
+                Answer::Unowned => self.rejoins = true,
             }
         }
     }

@@ -11,10 +11,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 use tripline_core::protocol::start::{self, Halt, LAYOUT, Local, Marker, Metadata, Plan};
 use tripline_core::protocol::{CommitId, Committed, TaskId};
+use tripline_core::state::StateError;
 use tripline_core::stream_time::SourceTimes;
 
 /// Half of the changelog's `delete.retention.ms` (7 days): a store older than this may hold entities whose tombstones are gone.
@@ -342,39 +344,51 @@ impl Job<'_> {
         let span = self.span(from)?;
         let mut progress = Progress::new(&self.shared.metrics.restore, partition, span.from, span.end);
         let (mine, times) = (marker_key(None, partition), time_key(partition));
-        let (mut found, mut is_ahead) = (None, false);
+        let (mut found, mut is_ahead, mut refused) = (None, false, Refused::default());
         self.read_changelog(span, |key, value, offset| {
             let _ = failpoints::reach(Point::InRestore);
             progress.applied(offset, key.len() + value.map_or(0, <[u8]>::len));
+            if found.is_some() {
+                // Behind the marker stands nothing of ours but, perhaps, what an operator wrote against a foreign record.
+                if value.is_none() && refused.is_replaced(key) {
+                    state.restore(key, None)?;
+                }
+                return Ok(refused.is_empty());
+            }
             if key == mine {
                 let Some(marker) = self.marker(value, offset) else { return Ok(false) };
                 let is_it = start::marker_met(&marker, metadata, self.shared.partitions).map_err(|h| self.halt(h))?;
                 if is_it {
                     let time = (marker.stream_time_ms, sources.take());
                     found = Some((marker, offset, time));
-                } else if marker.history == metadata.history && std::mem::take(&mut is_ahead) {
+                } else if marker.history == metadata.history && refused.is_empty() && std::mem::take(&mut is_ahead) {
                     let time = (marker.stream_time_ms, sources.clone());
                     // As old as the oldest record that was read for it.
                     state.write(Some(&local_of(&marker, offset, started_ms, &time)))?;
                 }
-                return Ok(is_it);
+                return Ok(is_it && refused.is_empty());
             }
             if key == times {
                 sources = value.and_then(|v| serde_json::from_slice(v).ok());
             } else if !key.starts_with(MARKER_PREFIX) && !key.starts_with(ROUTER_PREFIX) {
                 // The store is ahead of what it says of itself until the next marker.
-                is_ahead |= state.restore(key, value).map_err(|error| self.refused(error, offset))?;
+                match state.restore(key, value) {
+                    Ok(was_written) => {
+                        is_ahead |= was_written;
+                        refused.is_replaced(key);
+                    }
+                    Err(StoreError::State { source, .. }) => refused.note(key, offset, source).map_err(|why| self.refused(why))?,
+                    Err(error) => return Err(error.into()),
+                }
             }
             Ok(false)
         })?;
+        refused.into_first().map_or(Ok(()), |why| Err(self.refused(why)))?;
         found.ok_or_else(|| self.halt(Halt::MarkerMissing { end: span.end, seq: metadata.seq }))
     }
 
-    fn refused(&self, error: StoreError, offset: i64) -> RestoreError {
-        match error {
-            StoreError::State { source, .. } => RestoreError::Record { partition: self.task.partition, offset, source },
-            error => error.into(),
-        }
+    fn refused(&self, (offset, source): (i64, StateError)) -> RestoreError {
+        RestoreError::Record { partition: self.task.partition, offset, source }
     }
 
     /// A marker of ours. Another record under its key is passed by: the one that is looked for is known by its commit id.
@@ -424,6 +438,35 @@ impl Job<'_> {
             ReadError::Kafka(source) => self.kafka(source),
             ReadError::Shown(error) => error,
         })
+    }
+}
+
+/// Records that are no states. A later record under the same key, a tombstone too, makes up for one.
+#[derive(Debug, Default)]
+struct Refused(BTreeMap<String, (i64, StateError)>);
+
+impl Refused {
+    /// More of them end the restore at once.
+    const AT_MOST: usize = 1_000;
+
+    fn note(&mut self, key: &str, offset: i64, why: StateError) -> Result<(), (i64, StateError)> {
+        if self.0.len() >= Self::AT_MOST {
+            return Err((offset, why));
+        }
+        self.0.insert(key.to_owned(), (offset, why));
+        Ok(())
+    }
+
+    fn is_replaced(&mut self, key: &str) -> bool {
+        !self.0.is_empty() && self.0.remove(key).is_some()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn into_first(self) -> Option<(i64, StateError)> {
+        self.0.into_values().min_by_key(|(offset, _)| *offset)
     }
 }
 

@@ -1,0 +1,213 @@
+//! Hands that are not ours: foreign records in the changelog, foreign words in the offsets, topics made anew, partitions added,
+//! records gone before they were read. Each stops with a message that says what to do, or goes on as documented.
+
+use crate::line::{Line, PATIENCE, Running, Setup, assert_equal, generated};
+use anyhow::{Context, Result, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use std::time::Duration;
+use tripline_testkit::{Record, wait_until};
+
+/// A member that was stopped is one until its session is over: short, so that offsets can be written soon.
+const QUICK: [(&str, &str); 2] = [("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "3s")];
+
+fn start(line: &Line, more: &[(&str, &str)]) -> Result<Running> {
+    let mut running = line.start_with("one", "detect,sink", &[&QUICK, more].concat())?;
+    running.worker.wait_ready(&running.admin, PATIENCE)?;
+    Ok(running)
+}
+
+/// Starts a worker that has to refuse, and answers what it said.
+fn refusal(line: &Line) -> Result<String> {
+    let stopped = line.start_with("one", "detect", &QUICK)?;
+    said_at_the_end(stopped)
+}
+
+fn said_at_the_end(mut stopped: Running) -> Result<String> {
+    wait_until(PATIENCE, "the process stops", || stopped.worker.exit_status().is_some())?;
+    let log = stopped.worker.log_tail(30);
+    ensure!(stopped.worker.exit_status().and_then(|s| s.code()) == Some(4), "exit code 4 expected:\n{log}");
+    Ok(log)
+}
+
+fn lose_the_disk(line: &Line) -> Result<()> {
+    std::fs::remove_dir_all(line.file("state-one")).context("the state folder")
+}
+
+fn admin<T>(line: &Line, work: impl AsyncFnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> T) -> Result<T> {
+    let admin = line.kafka.client_config().create()?;
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(15)));
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(&admin, &options)))
+}
+
+fn add_partitions(line: &Line, topic: &str, count: usize) -> Result<()> {
+    let outcome = admin(line, async |admin, options| admin.create_partitions(&[NewPartitions::new(topic, count)], options).await)??;
+    outcome.into_iter().try_for_each(|outcome| outcome.map(drop).map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}")))?;
+    wait_until(PATIENCE, "the partitions have leaders", || line.kafka.end_offsets(topic).is_ok_and(|ends| ends.len() == count))
+}
+
+fn set_offset(line: &Line, topic: &str, partition: i32, offset: i64, metadata: &str) -> Result<()> {
+    let mut config = line.kafka.client_config();
+    let consumer: BaseConsumer = config.set("group.id", &line.app).set("enable.auto.commit", "false").create()?;
+    let mut list = TopicPartitionList::new();
+    let mut element = list.add_partition(topic, partition);
+    element.set_offset(Offset::Offset(offset))?;
+    element.set_metadata(metadata);
+    // Static members leave no word: their place is free after the session's time.
+    wait_until(Duration::from_secs(30), "the group is empty", || consumer.commit(&list, CommitMode::Sync).is_ok())
+}
+
+fn parts(events: &str, number: usize) -> Vec<Vec<&str>> {
+    let lines: Vec<&str> = events.lines().collect();
+    lines.chunks(lines.len().div_ceil(number)).map(<[&str]>::to_vec).collect()
+}
+
+/// Foreign records under entities' and markers' keys: the store goes on as it is, a rebuild names the record that is no state,
+/// and a tombstone behind it is the way out.
+#[test]
+fn foreign_records_in_the_changelog_are_named_or_passed_by() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    let events = generated(71, 6_000)?;
+    let parts = parts(&events, 3);
+    let changelog = line.topic("internal.changelog");
+    let running = start(&line, &[])?;
+    line.produce(parts[0].iter().copied())?;
+    line.settle()?;
+    let foreign_marker = r#"{"v":1,"app":"another","history":"h","seq":900,"commit_id":"x","next_offset":1,"stream_time_ms":0,"partitions":1,"rules":"","flags":"","states":0,"decisions":0}"#;
+    let markers =
+        ["{\"v\":9,\"app\":\"new\"}", "{\"v\":1,\"app\":", foreign_marker, ""].map(|text| Record::new("task/0", text).to_partition(0));
+    let states =
+        [("user:nobody", "no state"), ("", "\u{3}"), ("task/0/time", "[")].map(|(key, value)| Record::new(key, value).to_partition(0));
+    line.kafka.produce_all(&changelog, markers.into_iter().chain(states))?;
+    line.produce(parts[1].iter().copied())?;
+    line.settle()?;
+    running.stop()?;
+    lose_the_disk(&line)?;
+    let log = refusal(&line)?;
+    ensure!(log.contains("changelog partition 0, offset") && log.contains("null value"), "names the record and the way out:\n{log}");
+    // The way out: a tombstone behind each of them, and a commit behind that.
+    let tombstones = ["user:nobody", ""].map(|key| Record { value: None, ..Record::new(key, "").to_partition(0) });
+    line.kafka.produce_all(&changelog, tombstones)?;
+    let running = start(&line, &[])?;
+    line.produce(parts[2].iter().copied())?;
+    line.settle()?;
+    assert_equal(&line.decisions()?, &line.replay(&events)?);
+    running.stop()
+}
+
+/// Words of a newer version, and of somebody else, beside the offset.
+#[test]
+fn foreign_words_beside_the_offset_stop_the_task() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    let events = generated(72, 3_000)?;
+    let running = start(&line, &[])?;
+    line.produce(events.lines())?;
+    line.settle()?;
+    running.stop()?;
+    let next = line.kafka.committed_offsets(&line.app, &line.input)?[&0];
+    set_offset(&line, &line.input, 0, next, r#"{"v":2,"history":"h","seq":1}"#)?;
+    let log = refusal(&line)?;
+    ensure!(log.contains("layout 2") && log.contains("start the version that wrote it"), "names the version:\n{log}");
+    set_offset(&line, &line.input, 0, next, "written by another tool")?;
+    let log = refusal(&line)?;
+    ensure!(log.contains("it expired, was reset") && log.contains("tripline state adopt"), "names the way out:\n{log}");
+    Ok(())
+}
+
+/// A marker that is no marker is not taken for "there is no state".
+#[test]
+fn a_newest_marker_that_cannot_be_read_is_no_fresh_start() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    let marker = Record::new("task/0", r#"{"v":2,"app":"a newer version"}"#).to_partition(0);
+    line.kafka.produce_all(&line.topic("internal.changelog"), [marker])?;
+    let log = refusal(&line)?;
+    ensure!(log.contains("should be the task's newest marker"), "names the record:\n{log}");
+    Ok(())
+}
+
+/// Records that were deleted before they were read: said, and read on from what is there when told so.
+#[test]
+fn retention_that_outran_the_offset_stops_the_task_until_it_is_told_where_to_go_on() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    let events = generated(73, 4_000)?;
+    let parts = parts(&events, 3);
+    let running = start(&line, &[])?;
+    line.produce(parts[0].iter().copied())?;
+    line.settle()?;
+    running.stop()?;
+    line.produce(parts[1].iter().copied())?;
+    let end = line.kafka.end_offsets(&line.input)?[&0];
+    let mut gone = TopicPartitionList::new();
+    gone.add_partition_offset(&line.input, 0, Offset::Offset(end))?;
+    admin(&line, async |admin, options| admin.delete_records(&gone, options).await)??;
+    let log = refusal(&line)?;
+    ensure!(log.contains("records were deleted before they were read") && log.contains("--offset earliest"), "names the way out:\n{log}");
+    let adopt = || line.command(&["state", "adopt", "--partition", "0", "--offset", "earliest"], &line.settings("one"));
+    wait_until(Duration::from_secs(30), "the group is empty", || adopt().is_ok_and(|done| done.status.success()))?;
+    let running = start(&line, &[])?;
+    line.produce(parts[2].iter().copied())?;
+    line.settle()?;
+    let kept: String = parts[0].iter().chain(&parts[2]).map(|event| format!("{event}\n")).collect();
+    assert_equal(&line.decisions()?, &line.replay(&kept)?);
+    running.stop()
+}
+
+/// A topic under the same name is another topic.
+#[test]
+fn an_input_that_was_deleted_and_created_again_stops_the_task() -> Result<()> {
+    for is_running in [false, true] {
+        let line = Line::new(&Setup::keyed(1))?;
+        let mut running = start(&line, &[])?;
+        line.produce(generated(74, 2_000)?.lines())?;
+        line.settle()?;
+        if !is_running {
+            running.worker.terminate(Duration::from_secs(12))?;
+        }
+        admin(&line, async |admin, options| admin.delete_topics(&[&line.input], options).await)??;
+        wait_until(PATIENCE, "the topic is gone", || line.kafka.end_offsets(&line.input).is_err())?;
+        line.kafka.create_topic(&line.input, 1, &[("message.timestamp.type", "CreateTime"), ("retention.ms", "-1")])?;
+        // More than was read of the former one: the offset is inside the new topic.
+        line.produce(generated(75, 2_500)?.lines())?;
+        let log = if is_running { said_at_the_end(running)? } else { refusal(&line)? };
+        // Kafka forgets a group's offsets with their topic.
+        let is_said = ["went with its topic", "created again", "made anew"].iter().any(|words| log.contains(words));
+        ensure!(is_said, "running: {is_running}; says what happened:\n{log}");
+    }
+    Ok(())
+}
+
+/// `input.start` is about a group's first start. A partition that comes later is read from its beginning, whatever was written
+/// to it before the worker heard of it.
+#[test]
+fn partitions_added_to_a_routed_input_are_read_from_their_beginning() -> Result<()> {
+    let line = Line::new(&Setup::routed(1, 2))?;
+    let latest = [("TRIPLINE_INPUT__START", "latest")];
+    let running = start(&line, &latest)?;
+    let events = generated(76, 4_000)?;
+    let parts = parts(&events, 2);
+    line.produce(parts[0].iter().copied())?;
+    line.settle()?;
+    running.stop()?;
+    add_partitions(&line, &line.input, 3)?;
+    let produced = line.produce(parts[1].iter().copied())?;
+    let running = start(&line, &latest)?;
+    line.settle().with_context(|| running.worker.log_tail(30))?;
+    let observed = running.metrics()?.sum("tripline_input_records_total", &[]) as u64;
+    ensure!(observed == produced, "{observed} of {produced} records were routed");
+    running.stop()
+}
+
+/// Keys move when the keyed topic gets partitions, and their states do not.
+#[test]
+fn partitions_added_to_a_keyed_input_stop_the_worker() -> Result<()> {
+    let line = Line::new(&Setup::keyed(2))?;
+    let running = start(&line, &[("TRIPLINE_KAFKA__PROPERTIES__TOPIC_METADATA_REFRESH_INTERVAL_MS", "1000")])?;
+    line.produce(generated(77, 2_000)?.lines())?;
+    line.settle()?;
+    add_partitions(&line, &line.input, 4)?;
+    let log = said_at_the_end(running)?;
+    ensure!(log.contains("keys have moved"), "says what happened:\n{log}");
+    Ok(())
+}
