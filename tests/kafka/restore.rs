@@ -1,12 +1,12 @@
 //! Promise 3: the state is what the changelog says, and a task starts only at the commit that it knows.
 
-use crate::line::{Line, PATIENCE, Setup, assert_equal, generated};
-use anyhow::{Result, ensure};
+use crate::line::{BINARY, Line, PATIENCE, Setup, assert_equal, generated};
+use anyhow::{Context, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tripline_testkit::wait_until;
+use tripline_testkit::{Worker, wait_until};
 
 fn halves(events: &str) -> (Vec<&str>, Vec<&str>) {
     let lines: Vec<&str> = events.lines().collect();
@@ -213,4 +213,28 @@ fn what_a_dead_owner_left_open_is_ended_by_its_successor() -> Result<()> {
     ensure!(one.metrics()?.sum("tripline_fences_total", &[]) == 1.0, "one dead owner, ended once:\n{}", one.worker.log_tail(20));
     eprintln!("session timeout 6 s: everything decided {took:?} after the owner's death");
     one.stop()
+}
+
+/// A disk that takes no more: the process says so and ends, and goes on where it was when there is room.
+#[test]
+fn a_full_disk_ends_the_process_and_loses_nothing() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    let events = generated(57, 8_000)?;
+    let settings = line.settings("one");
+    let often = ("TRIPLINE_STATE__WRITE_INTERVAL", "50ms");
+    let settings = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain([often]);
+    // Files of at most 16 KiB: beyond that, writing fails, as on a full disk. (Without the trap the system would kill.)
+    let shell = "trap '' XFSZ; ulimit -f 32; exec \"$0\" \"$@\"";
+    let mut full = Worker::spawn("/bin/sh", &["-c", shell, BINARY, "run", "--roles", "detect"], settings, line.file("full.log"))?;
+    let mut pieces = events.lines().collect::<Vec<_>>().chunks(500).map(<[&str]>::to_vec).collect::<Vec<_>>().into_iter();
+    wait_until(PATIENCE, "the disk is full", || full.exit_status().is_some() || line.produce(pieces.next().unwrap_or_default()).is_err())?;
+    let log = full.log_tail(20);
+    ensure!(full.exit_status().and_then(|s| s.code()) == Some(4), "exit code 4 expected:\n{log}");
+    ensure!(log.contains("has room (state.dir)"), "says what to look at:\n{log}");
+    ensure!(set_aside(&line, "one") == 0, "a full disk is not a damaged one");
+    line.produce(pieces.flatten())?;
+    let running = line.start("one")?;
+    line.settle().with_context(|| running.worker.log_tail(20))?;
+    assert_equal(&line.decisions()?, &line.replay(&events)?);
+    running.stop()
 }
