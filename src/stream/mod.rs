@@ -17,13 +17,13 @@
 pub mod changelog;
 pub mod client;
 pub mod failpoints;
-mod headers;
+pub(crate) mod headers;
 mod lane;
 mod outputs;
 pub mod partition;
 mod probe;
 mod process;
-mod producer;
+pub(crate) mod producer;
 mod registry;
 pub mod restore;
 mod runtime;

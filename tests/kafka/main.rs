@@ -5,6 +5,7 @@ mod line;
 mod bad_input;
 mod cloud_events;
 mod detectors;
+mod dlq;
 mod example;
 mod faults;
 mod parity;
