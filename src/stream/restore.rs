@@ -461,7 +461,7 @@ pub fn patience(config: &Config) -> Duration {
 }
 
 /// Half of the changelog's `delete.retention.ms` (7 days): a store older than this may hold entities whose tombstones are gone.
-const DISCARD_AFTER_MS: i64 = 7 * 86_400_000 / 2;
+pub const DISCARD_AFTER_MS: i64 = 7 * 86_400_000 / 2;
 
 fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()

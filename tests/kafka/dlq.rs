@@ -4,7 +4,7 @@ use crate::line::{BINARY, Line, PATIENCE, Setup, assert_equal, generated};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tripline_testkit::{OwnedRecord, Record, Worker, wait_until};
 
 /// A mapping under which no event of ours has a time.
@@ -170,7 +170,9 @@ fn a_second_redrive_fences_the_first() -> Result<()> {
     let (line, running) = refused_again(300)?;
     let mut slow = spawn(&line, "20", "slow", "")?;
     wait_until(PATIENCE, "the first has begun", || receipts(&line).is_ok_and(|r| r.len() >= 20))?;
-    ensure!(redrive(&line, &["--execute", "--rate", "100000", "--max-attempts", "2"])?["sent"].as_u64() > Some(0));
+    let started = Instant::now();
+    let sent = redrive(&line, &["--execute", "--rate", "100", "--max-attempts", "2"])?["sent"].as_u64().unwrap_or(0);
+    ensure!(sent > 0 && started.elapsed() >= Duration::from_millis(sent * 10), "{sent} sent, at most 100 a second");
     wait_until(PATIENCE, "the first ends", || slow.exit_status().is_some())?;
     let log = slow.log_tail(5);
     ensure!(slow.exit_status().and_then(|s| s.code()) == Some(1) && log.contains("another redrive"), "{log}");

@@ -11,4 +11,5 @@ mod faults;
 mod parity;
 mod restore;
 mod sharing;
+mod state_verify;
 mod time;
