@@ -7,7 +7,7 @@ use tripline_core::rule::RuleSet;
 use tripline_core::score::Axis;
 use tripline_core::score::reasons::Reasons;
 use tripline_core::score::tally::{self, Whose};
-use tripline_core::state::{ActorState, Ledger, Memory, Slot};
+use tripline_core::state::{ActorState, Cell, Episode, Force, Held, Ledger, Memory, Ring, Slot};
 use tripline_core::time::{format_duration_ms, format_rfc3339_ms};
 
 /// For machines. Times are RFC 3339; what a rule counted is summed up, since the values behind hashes are not kept.
@@ -108,8 +108,8 @@ fn of_memory(memory: &Memory) -> Value {
         Memory::Nothing => Value::Null,
         Memory::Fixed { end_ms, count } => json!({ "count": count, "window_ends": time(*end_ms) }),
         Memory::Window { times_ms, rings } => {
-            let ring = |ring: &tripline_core::state::Ring| {
-                let sum = |part: fn(&tripline_core::state::Cell) -> i64| ring.cells.iter().map(part).fold(0, i64::saturating_add);
+            let ring = |ring: &Ring| {
+                let sum = |part: fn(&Cell) -> i64| ring.cells.iter().map(part).fold(0, i64::saturating_add);
                 json!({ "within": format_duration_ms(ring.within_ms), "buckets": ring.cells.len(), "amount": sum(|c| c.amount), "total": sum(|c| c.total) })
             };
             json!({ "events": span(times_ms), "windows_in_buckets": rings.iter().map(ring).collect::<Vec<_>>() })
@@ -133,7 +133,7 @@ fn of_ledger(ledger: &Ledger, set: &RuleSet) -> Value {
     let scores = tally::at(&reasons, ledger, ledger.as_of_ms, Whose::All);
     let by_axis: Map<String, Value> =
         Axis::ALL.iter().map(|axis| (axis.name().to_owned(), json!(scores.of(*axis).score.points()))).collect();
-    let contribution = |held: &tripline_core::state::Held| {
+    let contribution = |held: &Held| {
         let mut value = json!({ "points": held.points.points(), "at": time(held.at_ms) });
         match reasons.get(held.reason) {
             Some((_, reason)) => {
@@ -146,8 +146,8 @@ fn of_ledger(ledger: &Ledger, set: &RuleSet) -> Value {
         }
         value
     };
-    let action = |force: &tripline_core::state::Force| json!({ "action": force.action, "on": force.on, "since": time(force.since_ms), "until": time(force.until_ms), "offences": force.offences });
-    let alert = |episode: &tripline_core::state::Episode| {
+    let action = |force: &Force| json!({ "action": force.action, "on": force.on, "since": time(force.since_ms), "until": time(force.until_ms), "offences": force.offences });
+    let alert = |episode: &Episode| {
         json!({
             "alert_id": episode.id.to_string(),
             "rule": if episode.key == 0 { "policy".to_owned() } else { rule(episode.key, set) },
