@@ -11,6 +11,7 @@
 pub mod address;
 pub mod alert;
 pub mod cloud_event;
+pub mod dead_letter;
 pub mod decision;
 pub mod detectors;
 pub mod diagnostic;

@@ -96,6 +96,8 @@ pub struct EventSchema {
 }
 
 /// The headers of a dead letter, all of them UTF-8 text. Its key and value are the original ones, unless it is marked as truncated.
+/// A record with the header `tripline-redriven` is no dead letter but a receipt: it has no value, and says that the dead letter at that
+/// offset of its partition was redriven.
 #[derive(Debug, JsonSchema)]
 #[schemars(rename = "DeadLetterHeaders", rename_all = "kebab-case")]
 pub struct DeadLetterSchema {
@@ -125,8 +127,17 @@ pub struct DeadLetterSchema {
     #[schemars(schema_with = "digest")]
     pub tripline_digest: Option<String>,
     /// Set when the original was too large to copy, and the dead letter has neither key nor value: the original value's length in bytes.
-    #[schemars(schema_with = "truncated")]
+    #[schemars(schema_with = "number")]
     pub tripline_truncated: Option<String>,
+    /// Set when the original's headers `content-type` and `ce_…` were too many to repeat: their bytes.
+    #[schemars(schema_with = "number")]
+    pub tripline_headers_left_out: Option<String>,
+    /// Set when the original had been redriven itself: the dead letter it came from, partition and offset.
+    #[schemars(schema_with = "letter_id")]
+    pub tripline_redriven_from: Option<String>,
+    /// Beside `tripline-redriven-from`: which attempt the original was, from 2.
+    #[schemars(schema_with = "number")]
+    pub tripline_attempt: Option<String>,
 }
 
 /// Text without C0 and C1 control characters and DEL.
@@ -179,8 +190,12 @@ fn digest(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^sha256:[0-9a-f]{16}$" })
 }
 
-fn truncated(_: &mut SchemaGenerator) -> Schema {
+fn number(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[0-9]+$" })
+}
+
+fn letter_id(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[0-9]+/[0-9]+$" })
 }
 
 fn stage(_: &mut SchemaGenerator) -> Schema {

@@ -148,6 +148,21 @@ impl ActorState {
         self.windows_since_ms
     }
 
+    /// What rules remember, by rule and sub-key, whether or not it still matters.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// What is held against the entity, if anything is.
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_deref()
+    }
+
+    /// How many event ids are remembered.
+    pub fn seen_count(&self) -> usize {
+        self.seen.len()
+    }
+
     /// Whether this event id is among the most recent ones.
     pub fn has_seen(&self, id: u64) -> bool {
         self.seen.contains(&id)

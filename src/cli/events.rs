@@ -92,7 +92,7 @@ struct Author {
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Output {
+pub enum Output {
     /// For people.
     #[default]
     Table,
@@ -203,7 +203,12 @@ async fn answer(
 
 /// The start of the listed time, as the table spells it.
 fn since(text: &str, now_ms: i64) -> Option<String> {
-    parse_duration_ms(text).map(|ms| now_ms.saturating_sub(ms)).or_else(|| parse_rfc3339_ms(text)).map(format_rfc3339_ms)
+    since_ms(text, now_ms).map(format_rfc3339_ms)
+}
+
+/// `24h` before now, or an RFC 3339 time, in milliseconds.
+pub(super) fn since_ms(text: &str, now_ms: i64) -> Option<i64> {
+    parse_duration_ms(text).map(|ms| now_ms.saturating_sub(ms)).or_else(|| parse_rfc3339_ms(text))
 }
 
 fn write_list(events: &[StoredEvent], output: Output, out: &mut dyn Write) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod config;
+pub mod dlq;
 mod draw;
 pub mod events;
 pub mod explain;
@@ -81,6 +82,9 @@ pub enum Verb {
     Flags(flags::FlagsCommand),
     /// The analyst's side of the event store
     Events(events::EventsArgs),
+    /// What was dead-lettered, and sending it back
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// The topics that Tripline needs
     #[command(subcommand)]
     Topics(topics::TopicsCommand),
@@ -152,6 +156,7 @@ pub fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Explain(args) => explain::run(&args, &ready(global)?),
         Verb::Flags(command) => flags::run(&command, &ready(global)?),
         Verb::Events(args) => Ok(events::run(args, &ready(global)?.config)?),
+        Verb::Dlq(command) => dlq::run(&command, &ready(global)?.config),
         Verb::Topics(command) => Ok(topics::run(&command, &ready(global)?.config)),
         Verb::State(command) => state::run(&command, &ready(global)?.config),
         Verb::Generate(args) => Ok(generate::run(&args, &ready(global)?.config).map(|()| code::OK)?),

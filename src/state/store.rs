@@ -129,6 +129,11 @@ impl StateDir {
         }
     }
 
+    /// Locks a folder to look into it; `None` when there is none, or nobody worked in it yet.
+    pub fn existing(path: &Path) -> Result<Option<StateDir>, StoreError> {
+        if path.join("LOCK").exists() { StateDir::open(path).map(Some) } else { Ok(None) }
+    }
+
     /// The id kept in the folder, made on first use: the identity of a process that has none configured.
     pub fn identity(&self) -> Result<String, StoreError> {
         let path = self.path.join("identity");
@@ -200,6 +205,17 @@ fn hint_of(key: &[u8]) -> Option<Hint> {
 }
 
 impl TaskStore {
+    /// Opens a store to look at it; `None` when there is none. Nothing is written: what stands only in its log is read from there.
+    pub fn open_read_only(path: &Path) -> Result<Option<TaskStore>, StoreError> {
+        if !path.join("CURRENT").exists() {
+            return Ok(None);
+        }
+        let mut options = Options::default();
+        options.set_max_open_files(256);
+        let db = DB::open_for_read_only(&options, path, false).map_err(|source| StoreError::Rocks { path: path.to_owned(), source })?;
+        Ok(Some(TaskStore { db, path: path.to_owned() }))
+    }
+
     /// Opens or creates the store.
     pub fn open(path: &Path, budget: &Budget) -> Result<TaskStore, StoreError> {
         let mut table = BlockBasedOptions::default();

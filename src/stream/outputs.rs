@@ -8,6 +8,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use std::sync::Arc;
 use tripline_core::alert::Alert;
 use tripline_core::cloud_event::{self, CloudEvent};
+use tripline_core::dead_letter;
 use tripline_core::decision::{Decision, EntityRef};
 use tripline_core::hash;
 use tripline_core::observation::Observation;
@@ -17,17 +18,6 @@ use tripline_core::time::format_rfc3339_ms;
 
 /// The header that says in which commit a record was written.
 const COMMIT: &str = "tripline-commit";
-
-/// The most bytes of a record's own headers that its dead letter repeats.
-const MAX_OWN_HEADER_BYTES: usize = 16 * 1024;
-
-/// What a record says about itself as a CloudEvent, so that its dead letter can be sent again; nothing when it is too much.
-fn own_headers<'r>(record: &'r BorrowedMessage<'_>) -> Vec<(&'r str, &'r [u8])> {
-    let is_own = |name: &str| name == "content-type" || name.starts_with("ce_");
-    let own: Vec<_> = headers_of(record).filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| is_own(name)).collect();
-    let bytes: usize = own.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if bytes <= MAX_OWN_HEADER_BYTES { own } else { Vec::new() }
-}
 
 /// Writes outputs of one lane; buffers are reused.
 #[derive(Debug)]
@@ -153,23 +143,33 @@ impl Outputs {
         let (partition, offset, timestamp) = (record.partition().to_string(), record.offset().to_string(), timestamp_ms.to_string());
         let time = format_rfc3339_ms(timestamp_ms);
         let mut headers: Vec<(&str, &[u8])> = vec![
-            ("tripline-reason", rejection.reason.name().as_bytes()),
-            ("tripline-detail", rejection.detail.as_bytes()),
-            ("tripline-stage", stage.as_bytes()),
-            ("tripline-source-topic", record.topic().as_bytes()),
-            ("tripline-source-partition", partition.as_bytes()),
-            ("tripline-source-offset", offset.as_bytes()),
-            ("tripline-source-timestamp", timestamp.as_bytes()),
-            ("tripline-time", time.as_bytes()),
+            (dead_letter::REASON, rejection.reason.name().as_bytes()),
+            (dead_letter::DETAIL, rejection.detail.as_bytes()),
+            (dead_letter::STAGE, stage.as_bytes()),
+            (dead_letter::SOURCE_TOPIC, record.topic().as_bytes()),
+            (dead_letter::SOURCE_PARTITION, partition.as_bytes()),
+            (dead_letter::SOURCE_OFFSET, offset.as_bytes()),
+            (dead_letter::SOURCE_TIMESTAMP, timestamp.as_bytes()),
+            (dead_letter::TIME, time.as_bytes()),
         ];
+        let present = || headers_of(record).filter_map(|(name, value)| Some((name, value?)));
+        let lineage = dead_letter::lineage_of(present()).map(|(from, attempt)| (from.to_string(), attempt.to_string()));
+        if let Some((from, attempt)) = &lineage {
+            headers.extend([(dead_letter::REDRIVEN_FROM, from.as_bytes()), (dead_letter::ATTEMPT, attempt.as_bytes())]);
+        }
         let limit = shared.config.input.max_value_bytes.0;
         let (key, value) = (record.key(), record.payload());
         let truncated = value.map_or(0, <[u8]>::len) > limit || key.map_or(0, <[u8]>::len) > limit;
         let (digest, size) = (hash::digest(value.unwrap_or_default()), value.map_or(0, <[u8]>::len).to_string());
+        let own: Vec<_> = present().filter(|(name, _)| dead_letter::is_own(name)).collect();
+        let own_bytes: usize = own.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let left_out = own_bytes.to_string();
         if truncated {
-            headers.extend([("tripline-truncated", size.as_bytes()), ("tripline-digest", digest.as_bytes())]);
+            headers.extend([(dead_letter::TRUNCATED, size.as_bytes()), (dead_letter::DIGEST, digest.as_bytes())]);
+        } else if own_bytes > dead_letter::MAX_OWN_HEADER_BYTES {
+            headers.push((dead_letter::HEADERS_LEFT_OUT, left_out.as_bytes()));
         } else {
-            headers.extend(own_headers(record));
+            headers.extend(own);
         }
         let topic = &shared.config.topics.dead_letters;
         let partition = murmur2_partition(key.unwrap_or_default(), shared.partitions_of(topic));

@@ -173,6 +173,9 @@ pub fn patience(config: &Config) -> Duration {
     2 * config.stream.transaction_timeout.0 + Duration::from_secs(5)
 }
 
+/// Half of the changelog's `delete.retention.ms` (7 days): a store older than this may hold entities whose tombstones are gone.
+pub const DISCARD_AFTER_MS: i64 = 7 * 86_400_000 / 2;
+
 /// What a record looks like, for [`Metadata::fingerprint`].
 pub fn fingerprint(record: &impl Message) -> u64 {
     let timestamp_ms = record.timestamp().to_millis().unwrap_or(-1);

@@ -20,3 +20,18 @@ const COLUMNS: usize = 100;
 pub fn columns() -> usize {
     console::Term::stdout().size_checked().map_or(COLUMNS, |(_, columns)| columns.into())
 }
+
+/// Lines of as many cells each, as columns.
+pub fn aligned(lines: &[Vec<String>]) -> String {
+    let mut widths = vec![0; lines.iter().map(Vec::len).max().unwrap_or(0)];
+    for line in lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let drawn = |line: &Vec<String>| {
+        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    lines.iter().map(drawn).collect()
+}

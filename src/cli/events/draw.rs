@@ -1,7 +1,7 @@
 //! Events as text for a terminal.
 
-use crate::cli::draw::clean;
 use crate::cli::draw::receipt::{self, Receipt};
+use crate::cli::draw::{aligned, clean};
 use crate::sink::review::{Note, StoredEvent};
 use std::io::{self, Write};
 
@@ -11,19 +11,9 @@ const MAX_CELL: usize = 40;
 /// One line per event, columns aligned.
 pub(super) fn table(events: &[StoredEvent], out: &mut dyn Write) -> io::Result<()> {
     let head = ["ID", "CREATED", "SEVERITY", "SCORE", "TYPE", "ENTITY", "ACTION", "STATUS"].map(str::to_owned);
-    let mut lines = vec![head];
-    lines.extend(events.iter().map(line));
-    let mut widths = [0; 8];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for line in &lines {
-        let cells: Vec<String> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
-    Ok(())
+    let mut lines = vec![head.to_vec()];
+    lines.extend(events.iter().map(|event| line(event).to_vec()));
+    out.write_all(aligned(&lines).as_bytes())
 }
 
 fn line(event: &StoredEvent) -> [String; 8] {

@@ -1,7 +1,10 @@
 //! One task's restore: the group's offset, the local store, the changelog behind the store.
 
 use super::progress::Progress;
-use super::{MARKER_PREFIX, ROUTER_PREFIX, Ready, Request, RestoreError, fingerprint, format_fingerprint, marker_key, patience, time_key};
+use super::{
+    DISCARD_AFTER_MS, MARKER_PREFIX, ROUTER_PREFIX, Ready, Request, RestoreError, fingerprint, format_fingerprint, marker_key, patience,
+    time_key,
+};
 use crate::config::Start;
 use crate::state::{DUE_INDEX, StoreError, TaskState, TaskStore};
 use crate::stream::Shared;
@@ -19,8 +22,6 @@ use tripline_core::protocol::{CommitId, Committed, TaskId};
 use tripline_core::state::StateError;
 use tripline_core::stream_time::SourceTimes;
 
-/// Half of the changelog's `delete.retention.ms` (7 days): a store older than this may hold entities whose tombstones are gone.
-const DISCARD_AFTER_MS: i64 = 7 * 86_400_000 / 2;
 /// How long one question for the group's offset waits, before it is found out whose transaction it waits for.
 const ASK_FOR: Duration = Duration::from_secs(1);
 /// How long a restore waits for another lane to let go of a store before the lane is told.

@@ -1,0 +1,227 @@
+//! `tripline state list`: where each task stands, and how it would start.
+
+use super::adoption::Found;
+use super::group::{Group, Task};
+use super::{Failure, LAYOUT, ListArgs, Marker, code, print, refused};
+use crate::cli::Output;
+use crate::cli::draw::{aligned, clean};
+use crate::config::{Config, KeyedBy};
+use crate::state::{StateDir, StoreError, TaskStore};
+use crate::stream::restore::DISCARD_AFTER_MS;
+use serde_json::{Value, json};
+use tripline_core::protocol::start::{self, Halt, Local, Metadata, Plan};
+
+pub(super) fn run(args: &ListArgs, config: &Config) -> Result<u8, Failure> {
+    let group = Group::connect(config)?;
+    let tasks = group.tasks()?;
+    let folder = Folder::look(config)?;
+    let mut rows = Vec::new();
+    for partition in 0..tasks {
+        let task = Task::new(None, partition, config)?;
+        rows.push(Row::of_task(&group, &task, tasks, folder.store(partition)?)?);
+    }
+    let routers = if config.input.keyed_by == KeyedBy::None { config.input.topics.as_slice() } else { &[] };
+    for topic in routers {
+        for partition in 0..group.partitions(topic)? {
+            rows.push(Row::of_task(&group, &Task::new(Some(topic.clone()), partition, config)?, tasks, Store::NotItsOwn)?);
+        }
+    }
+    match args.output {
+        Output::Table => print(&table(&rows))?,
+        Output::Json => print(&format!("{:#}\n", rows.iter().map(Row::json).collect::<Value>()))?,
+    };
+    Ok(if rows.iter().any(|row| row.start.is_err()) { code::FINDINGS } else { code::OK })
+}
+
+/// This machine's state folder.
+enum Folder {
+    Absent,
+    InUse,
+    Ours(StateDir),
+}
+
+impl Folder {
+    fn look(config: &Config) -> Result<Folder, Failure> {
+        match StateDir::existing(&config.state.dir) {
+            Ok(Some(dir)) => Ok(Folder::Ours(dir)),
+            Ok(None) => Ok(Folder::Absent),
+            Err(StoreError::InUse { .. }) => Ok(Folder::InUse),
+            Err(other) => Err(refused(other)),
+        }
+    }
+
+    fn store(&self, partition: i32) -> Result<Store, Failure> {
+        let Folder::Ours(dir) = self else {
+            return Ok(if matches!(self, Folder::InUse) { Store::InUse } else { Store::Absent });
+        };
+        let Some(store) = TaskStore::open_read_only(&dir.task(partition)).map_err(refused)? else { return Ok(Store::Absent) };
+        Ok(store.local().map_err(refused)?.map_or(Store::Absent, Store::At))
+    }
+}
+
+/// What this machine has of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Store {
+    /// No store, or an empty one.
+    Absent,
+    /// A worker has it.
+    InUse,
+    /// A store at this commit.
+    At(Local),
+    /// A router partition has no state.
+    NotItsOwn,
+}
+
+impl Store {
+    fn local(&self) -> Option<&Local> {
+        if let Store::At(local) = self { Some(local) } else { None }
+    }
+}
+
+/// One task.
+#[derive(Debug)]
+struct Row {
+    task: String,
+    /// The group's offset; metadata only if it is ours.
+    offset: Option<i64>,
+    metadata: Option<Metadata>,
+    /// Offsets from there to the end.
+    lag: i64,
+    marker: Option<Marker>,
+    store: Store,
+    start: Result<String, Halt>,
+}
+
+impl Row {
+    fn of_task(group: &Group<'_>, task: &Task, tasks: i32, store: Store) -> Result<Row, Failure> {
+        let (offset, metadata) = match group.offset_of(task)? {
+            Found::Nothing => (None, None),
+            Found::Foreign(offset) => (Some(offset), None),
+            Found::Ours(offset, metadata) => (Some(offset), Some(metadata)),
+        };
+        let marker = group.newest_marker(task, tasks)?;
+        let marker = marker.and_then(|bytes| serde_json::from_slice::<Marker>(&bytes).ok()).filter(|marker| marker.v == LAYOUT);
+        let (low, end) = group.ends(&task.topic, task.partition)?;
+        let too_old_ms = jiff::Timestamp::now().as_millisecond() - DISCARD_AFTER_MS;
+        let start = start(offset, metadata.as_ref(), marker.as_ref(), &store, too_old_ms, tasks);
+        Ok(Row { task: task.to_string(), offset, metadata, lag: end - offset.unwrap_or(low).clamp(low, end), marker, store, start })
+    }
+
+    fn json(&self) -> Value {
+        let commit = |seq: u64, id: &str, history: &str| json!({ "seq": seq, "commit_id": id, "history": history });
+        json!({
+            "task": self.task,
+            "offset": self.offset,
+            "lag": self.lag,
+            "committed": self.metadata.as_ref().map(|m| commit(m.seq, &m.commit_id, &m.history)),
+            "owner": self.metadata.as_ref().map(|m| m.owner.clone()),
+            "marker": self.marker.as_ref().map(|m| commit(m.seq, &m.commit_id, &m.history)),
+            "store": match &self.store {
+                Store::At(local) => commit(local.seq, &local.commit_id, &local.history),
+                Store::InUse => json!("in use"),
+                Store::Absent | Store::NotItsOwn => Value::Null,
+            },
+            "starts": self.start.is_ok(),
+            "start": self.said(),
+        })
+    }
+
+    fn said(&self) -> String {
+        self.start.as_ref().map_or_else(|halt| format!("does not start: {halt}"), Clone::clone)
+    }
+}
+
+/// How a task would start here and now.
+fn start(
+    offset: Option<i64>,
+    metadata: Option<&Metadata>,
+    marker: Option<&Marker>,
+    store: &Store,
+    too_old_ms: i64,
+    tasks: i32,
+) -> Result<String, Halt> {
+    if let (Some(metadata), Some(marker)) = (metadata, marker) {
+        start::marker_met(marker, metadata, tasks)?;
+    }
+    let is_router = *store == Store::NotItsOwn;
+    Ok(match start::plan(offset, metadata, store.local(), too_old_ms, tasks)? {
+        _ if *store == Store::InUse => "a worker is at work on this machine".to_owned(),
+        Plan::Ready(offset) => format!("at offset {offset}"),
+        Plan::Restore { .. } if is_router => format!("at offset {}", offset.unwrap_or_default()),
+        Plan::Restore { from: Some(from), .. } => format!("after the changelog from offset {from} on"),
+        Plan::Restore { from: None, .. } => "after the whole changelog".to_owned(),
+        Plan::SearchMarker | Plan::Fresh | Plan::AtOffset(_) => match start::after_search(offset, marker)? {
+            Plan::AtOffset(offset) => format!("fresh, at offset {offset}"),
+            _ => "fresh, at input.start".to_owned(),
+        },
+    })
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut lines = vec![["TASK", "OFFSET", "LAG", "COMMIT", "MARKER", "STORE", "STARTS"].map(str::to_owned).to_vec()];
+    let none = || "-".to_owned();
+    let commit = |seq: u64, id: &str| format!("{seq} {}", id.get(..8).unwrap_or(id));
+    lines.extend(rows.iter().map(|row| {
+        let cells = [
+            row.task.clone(),
+            row.offset.map_or_else(none, |offset| offset.to_string()),
+            row.lag.to_string(),
+            row.metadata.as_ref().map_or_else(none, |m| commit(m.seq, &m.commit_id)),
+            row.marker.as_ref().map_or_else(none, |m| commit(m.seq, &m.commit_id)),
+            match &row.store {
+                Store::At(local) => commit(local.seq, &local.commit_id),
+                Store::InUse => "in use".to_owned(),
+                Store::Absent | Store::NotItsOwn => none(),
+            },
+            row.said(),
+        ];
+        cells.map(|cell| clean(&cell)).to_vec()
+    }));
+    aligned(&lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(seq: u64) -> Metadata {
+        Metadata {
+            v: 1,
+            history: "h".into(),
+            seq,
+            commit_id: format!("{seq:032x}"),
+            owner: "o".into(),
+            partitions: 4,
+            fingerprint: String::new(),
+        }
+    }
+
+    fn marker(seq: u64) -> Marker {
+        let Metadata { v, history, commit_id, partitions, .. } = metadata(seq);
+        let (app, rules, flags) = ("a".to_owned(), String::new(), String::new());
+        Marker { v, app, history, seq, commit_id, next_offset: 9, stream_time_ms: 0, partitions, rules, flags, states: 0, decisions: 0 }
+    }
+
+    fn store(seq: u64) -> Store {
+        let Metadata { history, commit_id, .. } = metadata(seq);
+        Store::At(Local { history, seq, commit_id, marker_offset: 41, marker_time_ms: 1_000, ..Local::default() })
+    }
+
+    #[test]
+    fn a_start_is_foretold_as_the_worker_would_make_it() {
+        let told = |offset, committed: Option<u64>, marked: Option<u64>, store: Store| {
+            let said = start(offset, committed.map(metadata).as_ref(), marked.map(marker).as_ref(), &store, 0, 4);
+            said.unwrap_or_else(|halt| format!("halt: {halt}"))
+        };
+        assert_eq!(told(Some(9), Some(5), Some(5), store(5)), "at offset 9");
+        assert_eq!(told(Some(9), Some(5), Some(5), store(3)), "after the changelog from offset 42 on");
+        assert_eq!(told(Some(9), Some(5), Some(5), Store::Absent), "after the whole changelog");
+        assert_eq!(told(Some(9), Some(5), Some(5), Store::InUse), "a worker is at work on this machine");
+        assert_eq!(told(Some(9), Some(5), Some(5), Store::NotItsOwn), "at offset 9");
+        assert_eq!(told(None, None, None, Store::Absent), "fresh, at input.start");
+        assert_eq!(told(Some(7), None, None, Store::Absent), "fresh, at offset 7");
+        assert!(told(Some(7), None, Some(5), Store::Absent).starts_with("halt: "));
+        assert!(told(Some(9), Some(5), Some(6), Store::Absent).contains("commit 6"));
+        assert!(told(Some(9), Some(5), Some(5), store(6)).contains("local state has commit 6"));
+    }
+}
