@@ -25,8 +25,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// The broker's listener behind a proxy that [`Proxy::start`] made.
-const LISTENER: &str = "PROXIED";
 /// More connections at a time are refused.
 const MOST_CONNECTIONS: usize = 512;
 
@@ -43,13 +41,27 @@ impl Proxy {
     ///
     /// # Errors
     /// When the broker is not our child: others have no such listener.
-    pub fn start(mut options: Options) -> Result<(Kafka, Proxy)> {
-        let proxy = Proxy::bind()?;
-        options.listeners.push(Listener { name: LISTENER.into(), protocol: "PLAINTEXT".into(), advertised: Some(proxy.address) });
+    pub fn start(options: Options) -> Result<(Kafka, Proxy)> {
+        let (kafka, mut proxies) = Proxy::start_several(options, 1)?;
+        Ok((kafka, proxies.pop().context("no proxy was made")?))
+    }
+
+    /// The same with several proxies, each in front of a listener of its own: one per test or per worker.
+    ///
+    /// # Errors
+    /// As [`Proxy::start`].
+    pub fn start_several(mut options: Options, proxies: usize) -> Result<(Kafka, Vec<Proxy>)> {
+        let name = |n: usize| format!("PROXIED{n}");
+        let proxies: Vec<Proxy> = (0..proxies).map(|_| Proxy::bind()).collect::<Result<_>>()?;
+        for (n, proxy) in proxies.iter().enumerate() {
+            options.listeners.push(Listener { name: name(n), protocol: "PLAINTEXT".into(), advertised: Some(proxy.address) });
+        }
         let kafka = Kafka::start_with(&options)?;
-        let upstream = kafka.listener(LISTENER).with_context(|| format!("no proxy can stand in front of the {}", kafka.origin()))?;
-        proxy.forward_to(upstream);
-        Ok((kafka, proxy))
+        for (n, proxy) in proxies.iter().enumerate() {
+            let upstream = kafka.listener(&name(n)).with_context(|| format!("no proxy can stand in front of the {}", kafka.origin()))?;
+            proxy.forward_to(upstream);
+        }
+        Ok((kafka, proxies))
     }
 
     /// A proxy on a free port of the loopback address. Connections wait until it knows where to forward them.
