@@ -43,6 +43,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("plugin.library.paths", "foreign code in the client can break every promise"),
     ("request.required.acks", "transactions need all replicas to answer"),
     ("retries", "idempotence needs retries"),
+    ("retry.backoff.max.ms", "it tells which requests may have been sent twice"),
+    ("retry.backoff.ms", "it tells which requests may have been sent twice"),
     ("session.timeout.ms", "set `stream.session_timeout`"),
     ("transaction.timeout.ms", "set `stream.transaction_timeout`"),
     ("transactional.id", "set `stream.identity`"),

@@ -189,7 +189,16 @@ fn what_cannot_be_is_refused() {
 
 #[test]
 fn client_properties_that_would_break_exactly_once_are_refused_with_the_reason() {
-    for name in ["enable.auto.commit", "isolation.level", "transactional.id", "acks", "group.id", "auto.offset.reset", "max.in.flight"] {
+    for name in [
+        "enable.auto.commit",
+        "isolation.level",
+        "transactional.id",
+        "acks",
+        "group.id",
+        "auto.offset.reset",
+        "max.in.flight",
+        "retry.backoff.ms",
+    ] {
         let problems = refused(&flags(&[&format!("kafka.properties.{name}=1")]));
         let expected = format!("`kafka.properties` may not set `{name}`: ");
         assert!(problems.len() == 1 && problems[0].contains(&expected), "{problems:?}");

@@ -2,6 +2,11 @@
 //!
 //! Two traps of the binding are avoided here: committing while records are un-acknowledged waits in steps of 100 ms, so the
 //! lane drains first; and aborting needs delivery reports to be served meanwhile, so the producer polls on a thread of its own.
+//!
+//! A third is made harmless: the client sends a request again when its connection breaks or its time is up, and the first one may
+//! still be on its way. Brokers tell transactions of one producer epoch not apart, so a late commit or abort ends a *later*
+//! transaction, and late offsets replace its own (KAFKA-17754). A producer that may have sent one twice is
+//! [suspect](LaneProducer::is_suspect): building it anew raises the epoch, which the broker refuses late requests of.
 
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -9,10 +14,18 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, TopicPartitionList};
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 use tripline_core::protocol::Failure;
+
+/// Wait of the client before it sends a request again, before jitter. librdkafka waits at least 80 % of it
+/// before a second EndTxn, and always 500 ms before a second TxnOffsetCommit.
+const RETRY_BACKOFF: Duration = Duration::from_millis(500);
+/// A step that was answered sooner was sent once: less than the least wait before a second try.
+const SENT_ONCE_WITHIN: Duration = Duration::from_millis(375);
+const _: () = assert!(SENT_ONCE_WITHIN.as_millis() * 100 < RETRY_BACKOFF.as_millis() * 80);
 
 /// Tag of a record whose place nobody asks for.
 pub const UNTAGGED: usize = 0;
@@ -96,6 +109,7 @@ pub struct LaneProducer {
     inner: ThreadedProducer<Deliveries>,
     deliveries: Deliveries,
     timeout: Duration,
+    is_suspect: Cell<bool>,
 }
 
 impl std::fmt::Debug for LaneProducer {
@@ -119,13 +133,16 @@ impl LaneProducer {
             .set("message.max.bytes", largest_bytes.to_string())
             .set("compression.type", "lz4")
             .set("linger.ms", "2")
+            // Both: the smaller one counts.
+            .set("retry.backoff.ms", RETRY_BACKOFF.as_millis().to_string())
+            .set("retry.backoff.max.ms", (2 * RETRY_BACKOFF).as_millis().to_string())
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "65536")
             .set("sticky.partitioning.linger.ms", "0");
         let deliveries = Deliveries::default();
         let inner: ThreadedProducer<Deliveries> = config.create_with_context(deliveries.clone())?;
         inner.init_transactions(timeout.max(Duration::from_secs(10)))?;
-        Ok(LaneProducer { inner, deliveries, timeout })
+        Ok(LaneProducer { inner, deliveries, timeout, is_suspect: Cell::new(false) })
     }
 
     /// Begins a transaction.
@@ -201,9 +218,10 @@ impl LaneProducer {
     pub fn send_offsets(&self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Result<(), Failure> {
         let deadline = Instant::now() + self.timeout;
         loop {
-            match self.inner.send_offsets_to_transaction(offsets, group, self.timeout) {
+            match self.watched(|| self.inner.send_offsets_to_transaction(offsets, group, self.timeout)) {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {
+                    self.is_suspect.set(true);
                     std::thread::sleep(Duration::from_millis(20))
                 }
                 // Normal around a rebalance: the group moved on between two looks at it. Not worth a warning.
@@ -214,12 +232,35 @@ impl LaneProducer {
 
     /// Commits. The wait is bounded by the transaction timeout, not by ours: a shorter one would lose track of the outcome.
     pub fn commit(&self) -> Result<(), Failure> {
-        self.inner.commit_transaction(rdkafka::util::Timeout::Never).map_err(|e| triage("commit", &e))
+        let committed = self.watched(|| self.inner.commit_transaction(rdkafka::util::Timeout::Never));
+        committed.map_err(|e| {
+            // It may have been sent, and nobody knows whether it has arrived.
+            self.is_suspect.set(true);
+            triage("commit", &e)
+        })
     }
 
     /// Aborts.
     pub fn abort(&self) -> Result<(), Failure> {
-        self.inner.abort_transaction(self.timeout).map_err(|e| triage("abort", &e))
+        self.watched(|| self.inner.abort_transaction(self.timeout)).map_err(|e| triage("abort", &e))
+    }
+
+    /// Does a step whose request must not arrive in a later transaction.
+    fn watched<T>(&self, step: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let done = step();
+        if started.elapsed() >= SENT_ONCE_WITHIN {
+            self.is_suspect.set(true);
+        }
+        done
+    }
+
+    /// Whether a request of an ended transaction may still be on its way: no transaction may begin with this producer.
+    ///
+    /// Told by the clock, which cannot miss one: between two tries the client waits longer than a step may take here. A broker that
+    /// is only slow is suspected, too; that costs a new producer, for a step that took longer than that costs.
+    pub fn is_suspect(&self) -> bool {
+        self.is_suspect.get()
     }
 
     /// Whether this producer was fenced by another with the same id.

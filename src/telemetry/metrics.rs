@@ -94,6 +94,8 @@ pub struct CommitMetrics {
     pub rebuilds: Counter,
     /// Refused because of a rebalance: normal around one.
     pub rebalances: Counter,
+    /// Ended, but slow enough to have been sent twice: the producer was built anew before the next one.
+    pub suspects: Counter,
     /// From begin of the commit to its answer.
     pub seconds: Histogram,
     /// Input records per transaction.
@@ -376,16 +378,16 @@ impl Decisions {
 impl CommitMetrics {
     fn new(t: &mut Table) -> CommitMetrics {
         let total = t.counter("commits", "Transactions committed.");
-        let [aborts, rebuilds, rebalances] = t.counters(
+        let [aborts, rebuilds, rebalances, suspects] = t.counters(
             "commit_failures",
             "kind",
-            ["abort", "rebuild", "rebalance"],
-            "Transactions that were not committed at the first try: aborted and done again, producer built anew, or refused because of a rebalance (normal around one).",
+            ["abort", "rebuild", "rebalance", "suspect"],
+            "Transactions that were not committed at the first try: aborted and done again, producer built anew, or refused because of a rebalance (normal around one); and those that ended so slowly that a request may have been sent twice, which is one of the reasons for a new producer.",
         );
         let seconds =
             t.histogram("commit", Some(Unit::Seconds), &COMMIT_SECONDS, "Time from sealing a transaction to the broker's answer.");
         let records = t.histogram("transaction_records", None, &TRANSACTION_RECORDS, "Records consumed per committed transaction.");
-        CommitMetrics { total, aborts, rebuilds, rebalances, seconds, records }
+        CommitMetrics { total, aborts, rebuilds, rebalances, suspects, seconds, records }
     }
 }
 

@@ -4,6 +4,7 @@
 //! hands it to [`Metrics::add`](super::metrics::Metrics::add) once Kafka has committed, and clears it on an abort: so
 //! the counters add up with what a read_committed consumer sees.
 
+use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tripline_core::alert::{Alert, AlertState};
 use tripline_core::decision::{ActionTaken, Decision};
@@ -53,7 +54,7 @@ pub struct Tally {
     /// Decisions on which nothing fired (`decisions.emit: all`).
     pub(super) without_type: u64,
     /// Decisions by anomaly type.
-    pub(super) types: HashMap<String, u64>,
+    pub(super) types: HashMap<String, u64, RandomState>,
 }
 
 impl Tally {

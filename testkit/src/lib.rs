@@ -9,12 +9,14 @@ pub mod http;
 pub mod kafka;
 pub mod malformed;
 pub mod process;
+pub mod proxy;
 pub mod worker;
 
 pub use client::{OwnedRecord, Record};
 pub use http::Metrics;
 pub use kafka::{Kafka, Options};
 pub use process::Process;
+pub use proxy::Proxy;
 pub use worker::Worker;
 
 use anyhow::{Result, bail};

@@ -59,6 +59,11 @@ impl Driver {
     pub(super) fn begin(&mut self) -> Option<Input> {
         self.opened = Some(Instant::now());
         self.tally.clear();
+        if self.producer.as_ref().is_some_and(LaneProducer::is_suspect) {
+            self.shared.metrics.commits.suspects.inc();
+            warn!(lane = self.number, "a request of the last transaction may still be on its way: the next one begins with a new producer");
+            return Some(Input::Failed(Failure::InDoubt));
+        }
         let begun = self.producer.as_ref().map_or(Err(Failure::InDoubt), LaneProducer::begin);
         let begun = begun.and_then(|()| failpoints::reach(Point::AfterBegin));
         begun.err().map(Input::Failed)
@@ -187,7 +192,7 @@ impl Driver {
         if !timed_out && self.producer.as_ref().is_some_and(LaneProducer::is_fenced) {
             self.note_fenced();
         }
-        warn!(lane = self.number, tasks = ids.len(), "the outcome of a transaction is unknown: rebuilding the producer and looking it up");
+        warn!(lane = self.number, tasks = ids.len(), "rebuilding the producer and looking up what is committed");
         self.shared.health.waiting(&name(self.number), "looking up the outcome of a transaction");
         self.producer = None;
         match connect_producer(&self.shared, &self.transactional_id) {

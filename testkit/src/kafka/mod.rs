@@ -116,14 +116,25 @@ impl Kafka {
     /// # Panics
     /// When there is no Kafka: every test that needs one fails with the same message.
     pub fn shared() -> &'static Kafka {
-        match SHARED.get_or_init(|| {
-            // SAFETY: the handler is a plain function without preconditions.
-            unsafe { libc::atexit(stop_shared) };
-            Kafka::start().map_err(|why| format!("{why:#}"))
-        }) {
-            Ok(kafka) => kafka,
+        static SHARED: OnceLock<Result<Kafka, String>> = OnceLock::new();
+        match SHARED.get_or_init(|| Kafka::start().map_err(|why| format!("{why:#}"))) {
+            Ok(kafka) => kafka.until_exit(),
             Err(why) => panic!("{why}"),
         }
+    }
+
+    /// Stops this broker when the process exits: statics are not dropped. (A child dies with us in any case; its data and a
+    /// container would stay behind.)
+    pub fn until_exit(&'static self) -> &'static Kafka {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.is_empty() {
+            // SAFETY: the handler is a plain function without preconditions.
+            unsafe { libc::atexit(stop_shared) };
+        }
+        if !shared.iter().any(|kafka| std::ptr::eq(*kafka, self)) {
+            shared.push(self);
+        }
+        self
     }
 
     /// `host:port` for clients.
@@ -218,16 +229,14 @@ impl Drop for Kafka {
     }
 }
 
-static SHARED: OnceLock<Result<Kafka, String>> = OnceLock::new();
+/// Stopped at the exit.
+static SHARED: Mutex<Vec<&'static Kafka>> = Mutex::new(Vec::new());
 /// Some thread has panicked: a test failed, and the log may say why.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// Statics are not dropped: the shared broker is stopped when the process exits. (A child dies with us in any case, and a
-/// container would stay behind after a SIGKILL.)
 extern "C" fn stop_shared() {
-    if let Some(Ok(kafka)) = SHARED.get() {
-        kafka.stop();
-    }
+    let shared = std::mem::take(&mut *SHARED.lock().unwrap_or_else(PoisonError::into_inner));
+    shared.into_iter().for_each(Kafka::stop);
 }
 
 fn remember_panics() {
