@@ -127,6 +127,12 @@ pub struct DeadLetterSchema {
     /// Set when the original was too large to copy, and the dead letter has neither key nor value: the original value's length in bytes.
     #[schemars(schema_with = "truncated")]
     pub tripline_truncated: Option<String>,
+    /// Task, seq and commit id of the transaction that wrote it, with `/` between them; for the audit.
+    #[schemars(schema_with = "commit")]
+    pub tripline_commit: Option<String>,
+    /// `app.id` of whoever wrote it.
+    #[schemars(schema_with = "app")]
+    pub tripline_app: Option<String>,
 }
 
 /// Text without C0 and C1 control characters and DEL.

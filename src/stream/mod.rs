@@ -17,9 +17,9 @@
 pub mod changelog;
 pub mod client;
 pub mod failpoints;
-mod headers;
+pub(crate) mod headers;
 mod lane;
-mod outputs;
+pub(crate) mod outputs;
 pub mod partition;
 mod probe;
 mod process;

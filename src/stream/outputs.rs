@@ -15,8 +15,10 @@ use tripline_core::rejection::Rejection;
 use tripline_core::standing::StandingChange;
 use tripline_core::time::format_rfc3339_ms;
 
-/// The header that says in which commit a record was written.
-const COMMIT: &str = "tripline-commit";
+/// The header that says in which commit a record was written: task, seq and commit id.
+pub const COMMIT: &str = "tripline-commit";
+/// The header of late records and dead letters that says whose they are. What is a CloudEvent says so with `ce_source`.
+pub const APP: &str = "tripline-app";
 
 /// The most bytes of a record's own headers that its dead letter repeats.
 const MAX_OWN_HEADER_BYTES: usize = 16 * 1024;
@@ -117,13 +119,21 @@ impl Outputs {
     /// An observation, to the keyed topic.
     pub fn observation(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), SendError> {
         let shared = self.shared.clone();
-        self.observation_to(producer, observation, timestamp_ms, &shared.inputs[0])
+        // No header of the auditor's: an observation says which input record it comes from, and a marker which ones its commit took.
+        self.observation_to(producer, observation, timestamp_ms, &shared.inputs[0], &[])
     }
 
     /// An observation that was too late to count.
-    pub fn late(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), SendError> {
+    pub fn late(
+        &mut self,
+        producer: &LaneProducer,
+        observation: &Observation<'_>,
+        timestamp_ms: i64,
+        commit: &str,
+    ) -> Result<(), SendError> {
         let shared = self.shared.clone();
-        self.observation_to(producer, observation, timestamp_ms, &shared.config.topics.late)
+        let headers: [(&str, &[u8]); 2] = [(COMMIT, commit.as_bytes()), (APP, shared.config.app.id.as_bytes())];
+        self.observation_to(producer, observation, timestamp_ms, &shared.config.topics.late, &headers)
     }
 
     fn observation_to(
@@ -132,12 +142,13 @@ impl Outputs {
         observation: &Observation<'_>,
         timestamp_ms: i64,
         topic: &str,
+        headers: &[(&str, &[u8])],
     ) -> Result<(), SendError> {
         self.key.clear();
         observation.entity.write_key(&mut self.key);
         self.value.clear();
         observation.encode(&mut self.value);
-        self.send(producer, topic, timestamp_ms, &[])
+        self.send(producer, topic, timestamp_ms, headers)
     }
 
     /// The record that says why another could not become an event: original bytes, or their digest when they are too many.
@@ -147,6 +158,7 @@ impl Outputs {
         record: &BorrowedMessage<'_>,
         rejection: &Rejection,
         stage: &str,
+        commit: &str,
     ) -> Result<(), SendError> {
         let shared = &self.shared;
         let timestamp_ms = record.timestamp().to_millis().unwrap_or(0);
@@ -161,6 +173,8 @@ impl Outputs {
             ("tripline-source-offset", offset.as_bytes()),
             ("tripline-source-timestamp", timestamp.as_bytes()),
             ("tripline-time", time.as_bytes()),
+            (COMMIT, commit.as_bytes()),
+            (APP, shared.config.app.id.as_bytes()),
         ];
         let limit = shared.config.input.max_value_bytes.0;
         let (key, value) = (record.key(), record.payload());
