@@ -189,6 +189,14 @@ fn truncated(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[0-9]+$" })
 }
 
+fn commit(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[0-9]+-[0-9]+/[0-9]+/[0-9a-f]{32}$" })
+}
+
+fn app(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string" })
+}
+
 fn stage(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["router", "detector"] })
 }

@@ -190,7 +190,8 @@ fn verify(task: &Task, chain: &mut Chain, kept_from_ms: i64, changelog: &str, fi
             find(Kind::MarkerOutOfOrder, format!("commit {} stands before it, at offset {}", before.seq, before.offset));
         } else if commit.seq > before.seq + 1 {
             let (first, last) = (before.seq + 1, commit.seq - 1);
-            let missing = if first == last { format!("commit {first} is missing") } else { format!("commits {first} to {last} are missing") };
+            let missing =
+                if first == last { format!("commit {first} is missing") } else { format!("commits {first} to {last} are missing") };
             if before.at_ms >= kept_from_ms {
                 find(Kind::LostCommit, format!("{missing}: the marker before it stands at offset {}", before.offset));
             } else {
@@ -202,7 +203,9 @@ fn verify(task: &Task, chain: &mut Chain, kept_from_ms: i64, changelog: &str, fi
             let what = if to > from { "never read" } else { "read again" };
             find(
                 Kind::InputMoved,
-                format!("it begins at offset {to} of its input, the one before ended at {from}: what is between was {what}, unless an operator moved it (state adopt)"),
+                format!(
+                    "it begins at offset {to} of its input, the one before ended at {from}: what is between was {what}, unless an operator moved it (state adopt)"
+                ),
             );
         }
         kept.push(commit);
@@ -219,13 +222,7 @@ fn verify(task: &Task, chain: &mut Chain, kept_from_ms: i64, changelog: &str, fi
 }
 
 /// The group's offset of a task against its chain.
-pub(super) fn verify_offset(
-    task: &Task,
-    chain: &Chain,
-    changelog: &str,
-    found: Option<(i64, Option<&Metadata>)>,
-    findings: &mut Findings,
-) {
+pub(super) fn verify_offset(task: &Task, chain: &Chain, changelog: &str, found: Option<(i64, Option<&Metadata>)>, findings: &mut Findings) {
     let Some(newest) = chain.newest else { return };
     let place = Place { topic: changelog, partition: chain.partition, offset: newest.offset };
     let Some((offset, Some(metadata))) = found else {

@@ -100,7 +100,6 @@ pub struct OutputCounts {
     pub observations: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
