@@ -3,6 +3,7 @@
 use crate::line::{Line, PATIENCE, Setup, generated};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tripline_core::time::{format_rfc3339_ms, parse_rfc3339_ms};
 use tripline_testkit::{OwnedRecord, Record, wait_until};
 
 /// Exit code and report.
@@ -25,10 +26,12 @@ fn records(report: &Value, kind: &str) -> u64 {
     outputs.filter(|output| output["kind"] == kind).filter_map(|output| output["records"].as_u64()).sum()
 }
 
-/// The first events again, as new ones: by now their entities are further.
+/// The first events again, as new ones of ten minutes before: by now their entities are further.
 fn sent_late(events: &str, count: usize) -> Result<Vec<String>> {
     let late = |line: &str| {
         let mut event: Value = serde_json::from_str(line)?;
+        let time_ms = event["event_time"].as_str().and_then(parse_rfc3339_ms).or(event["event_time"].as_i64()).context("a time")?;
+        event["event_time"] = json!(format_rfc3339_ms(time_ms - 600_000));
         event["event_id"] = json!(format!("late-{}", event["event_id"].as_str().unwrap_or_default()));
         Ok(event.to_string())
     };
@@ -61,6 +64,7 @@ fn a_line_adds_up_while_it_runs_whatever_was_killed() -> Result<()> {
     }
     let observations = line.read("internal.observations")?.iter().filter(|r| !r.key_text().starts_with('~')).count() as u64;
     ensure!(records(&report, "observations") == observations && observations > 9_000, "{observations} observations");
+    eprintln!("{} commits, {} outputs, all add up", report["commits"], report["outputs_read"]);
     let tasks = report["tasks"].as_array().context("tasks")?;
     ensure!(tasks.len() == 5 && tasks.iter().all(|task| task["from_beginning"] == true), "{tasks:#?}");
     running.stop()
@@ -163,6 +167,8 @@ fn what_contradicts_a_commit_is_found_and_named() -> Result<()> {
     ensure!(code == 1 && matches!(&found[..], [one] if one["kind"] == "marker_deleted"), "{report:#}");
 
     // For people the same.
+    let bytes = changelog.iter().filter(|r| r.key_text() == key).map(|r| r.value.as_ref().map_or(0, Vec::len)).max();
+    eprintln!("the longest marker has {bytes:?} bytes");
     let done = line.command(&["audit"], &line.settings("auditor"))?;
     let text = String::from_utf8(done.stdout)?;
     ensure!(
@@ -170,5 +176,6 @@ fn what_contradicts_a_commit_is_found_and_named() -> Result<()> {
         "{text}"
     );
     ensure!(text.trim_end().ends_with("do not add up"), "{text}");
+    eprintln!("{text}");
     Ok(())
 }

@@ -1,18 +1,21 @@
 //! The markers of each task: one chain of commits without a gap.
 
 use super::finding::Findings;
-use super::{Audit, Kind, NoteKind, Place, Role, Stamp, Task, Window};
+use super::{Audit, Kind, MAX_FINDINGS, NoteKind, Place, Role, Stamp, Task, Window};
 use crate::protocol::CommitId;
 use crate::protocol::start::{LAYOUT, Marker, Metadata};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What an audit remembers of a commit: 96 bytes, see `docs/audit.md`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Commit {
     pub(super) id: u128,
     pub(super) seq: u64,
-    /// Where its marker stands, in the task's one changelog partition: it orders the commits of the task.
+    /// Where its marker stands.
+    pub(super) partition: i32,
     pub(super) offset: i64,
+    /// Its place among the commits of the task.
+    pub(super) order: u32,
     pub(super) at_ms: i64,
     /// The input records that it took: from the first up to the next.
     pub(super) first: i64,
@@ -52,8 +55,6 @@ impl Commit {
 pub(super) struct Chain {
     /// In log order while markers are read; by seq afterwards.
     pub(super) commits: Vec<Commit>,
-    /// Partition of the changelog.
-    pub(super) partition: i32,
     histories: Vec<String>,
     /// From then on no marker can have been compacted away, or none is missing although it might.
     pub(super) covered_from_ms: i64,
@@ -102,21 +103,35 @@ pub struct Markers {
     window: Window,
     changelog: String,
     tasks: BTreeMap<Task, Chain>,
+    /// Tombstones: task, partition and offset.
+    deleted: Vec<(Task, i32, i64)>,
+    /// Numbers of partitions of the keyed topic that markers name.
+    partitions: BTreeSet<i32>,
     findings: Findings,
 }
 
 impl Markers {
     /// None yet; `changelog` is the topic's name.
     pub fn new(window: Window, changelog: impl Into<String>) -> Markers {
-        Markers { window, changelog: changelog.into(), tasks: BTreeMap::new(), findings: Findings::default() }
+        Markers {
+            window,
+            changelog: changelog.into(),
+            tasks: BTreeMap::new(),
+            deleted: Vec::new(),
+            partitions: BTreeSet::new(),
+            findings: Findings::default(),
+        }
     }
 
     /// A task's marker, in the order of its partition. `at_ms` is its append time, `settled` whether it stands below the last
     /// stable offset that was taken first.
     pub fn marker(&mut self, task: &Task, partition: i32, offset: i64, at_ms: i64, settled: bool, value: Option<&[u8]>) {
-        let place = Place { topic: &self.changelog, partition, offset };
         let Some(value) = value else {
-            self.findings.push(Kind::MarkerDeleted, Some(task), None, place, "a tombstone under the key of the task's marker".into());
+            if self.deleted.len() < MAX_FINDINGS {
+                self.deleted.push((task.clone(), partition, offset));
+            } else {
+                self.findings.total += 1;
+            }
             return;
         };
         let marker = serde_json::from_slice::<Marker>(value).ok().filter(|marker| marker.v == LAYOUT);
@@ -133,11 +148,13 @@ impl Markers {
             }
         };
         let chain = self.tasks.entry(task.clone()).or_default();
-        chain.partition = partition;
+        self.partitions.insert(marker.partitions);
         let commit = Commit {
             id,
             seq: marker.seq,
+            partition,
             offset,
+            order: 0,
             at_ms,
             first,
             next: marker.next_offset,
@@ -151,7 +168,24 @@ impl Markers {
 
     /// All markers are read. Markers appended at `kept_from_ms` or later cannot have been compacted away meanwhile.
     pub fn close(mut self, kept_from_ms: i64) -> Audit {
+        // With another number of partitions, what was unread is written anew, and markers of routers move with the tasks.
+        let is_moved = self.partitions.len() > 1;
+        if is_moved {
+            self.findings.note(NoteKind::Repartitioned);
+        }
+        for (task, partition, offset) in &self.deleted {
+            let elsewhere = |chain: &Chain| chain.commits.iter().any(|commit| commit.partition != *partition);
+            if !(is_moved && self.tasks.get(task).is_some_and(elsewhere)) {
+                let place = Place { topic: &self.changelog, partition: *partition, offset: *offset };
+                let detail = "a tombstone under the key of the task's marker".to_owned();
+                self.findings.push(Kind::MarkerDeleted, Some(task), None, place, detail);
+            }
+        }
         for (task, chain) in &mut self.tasks {
+            chain.moved |= is_moved;
+            if is_moved {
+                chain.commits.sort_by_key(|commit| commit.at_ms);
+            }
             verify(task, chain, kept_from_ms, &self.changelog, &mut self.findings);
         }
         let tasks = self.tasks.into_iter().filter(|(_, chain)| !chain.commits.is_empty()).collect();
@@ -168,7 +202,7 @@ fn verify(task: &Task, chain: &mut Chain, kept_from_ms: i64, changelog: &str, fi
             kept.push(commit);
             continue;
         };
-        let place = Place { topic: changelog, partition: chain.partition, offset: commit.offset };
+        let place = Place { topic: changelog, partition: commit.partition, offset: commit.offset };
         let mut find = |kind, detail| findings.push(kind, Some(task), Some(commit.stamp()), place, detail);
         if commit.history > histories {
             histories = commit.history;
@@ -216,15 +250,16 @@ fn verify(task: &Task, chain: &mut Chain, kept_from_ms: i64, changelog: &str, fi
         chain.from_beginning = covered == 0 && first.seq == 0;
     }
     chain.moved |= chain.histories.len() > 1;
+    (0..).zip(&mut kept).for_each(|(order, commit)| commit.order = order);
     chain.newest = kept.iter().rev().find(|commit| commit.settled).copied();
-    kept.sort_by_key(|commit| (commit.seq, commit.offset));
+    kept.sort_by_key(|commit| (commit.seq, commit.order));
     chain.commits = kept;
 }
 
 /// The group's offset of a task against its chain.
 pub(super) fn verify_offset(task: &Task, chain: &Chain, changelog: &str, found: Option<(i64, Option<&Metadata>)>, findings: &mut Findings) {
     let Some(newest) = chain.newest else { return };
-    let place = Place { topic: changelog, partition: chain.partition, offset: newest.offset };
+    let place = Place { topic: changelog, partition: newest.partition, offset: newest.offset };
     let Some((offset, Some(metadata))) = found else {
         let detail = "the group's offset is missing or not ours, beside this marker: it expired or was reset".to_owned();
         findings.push(Kind::OffsetForeign, Some(task), Some(newest.stamp()), place, detail);
@@ -233,13 +268,19 @@ pub(super) fn verify_offset(task: &Task, chain: &Chain, changelog: &str, found: 
     let Some(CommitId(id)) = CommitId::from_hex(&metadata.commit_id) else { return };
     let stamp = Stamp { seq: metadata.seq, id };
     match chain.find(stamp).map(|at| chain.commits[at]) {
-        Some(commit) if commit.offset < newest.offset => {
+        Some(commit) if commit.order < newest.order => {
             let detail = format!("the group's offset belongs to commit {}, the changelog has come to {}", stamp.seq, newest.seq);
             findings.push(Kind::OffsetBehind, Some(task), Some(newest.stamp()), place, detail);
         }
         Some(commit) if commit.next != offset => {
             let detail = format!("the group's offset is {offset}, its commit ended at {}: an operator moved it", commit.next);
-            findings.push(Kind::InputMoved, Some(task), Some(stamp), Place { offset: commit.offset, ..place }, detail);
+            findings.push(
+                Kind::InputMoved,
+                Some(task),
+                Some(stamp),
+                Place { partition: commit.partition, offset: commit.offset, ..place },
+                detail,
+            );
         }
         Some(_) => {}
         None if stamp.seq < newest.seq => {

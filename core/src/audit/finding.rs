@@ -111,7 +111,7 @@ pub enum NoteKind {
     MarkersWithoutCounts,
     /// Markers of a layout that this binary does not read.
     UnreadableMarkers,
-    /// Markers that were written again for another number of partitions.
+    /// Markers name several numbers of partitions.
     Repartitioned,
     /// An app sent an event id again, long after the first time.
     RepeatedEvent,
@@ -141,7 +141,7 @@ impl NoteKind {
             NoteKind::NewHistory => "tasks that began a new history: their changelog was made anew",
             NoteKind::MarkersWithoutCounts => "commits of an older binary, which counts decisions only",
             NoteKind::UnreadableMarkers => "markers of a layout that this binary does not read: audit with the newer one",
-            NoteKind::Repartitioned => "markers that were written again for another number of partitions",
+            NoteKind::Repartitioned => "the keyed topic got another number of partitions",
             NoteKind::RepeatedEvent => "outputs with an id of before, each counted by its own commit: an app sent an event id again",
             NoteKind::UnstampedOutputs => "late records or dead letters of an older binary, which say nothing of their commit",
             NoteKind::UntoldObservations => "observations of input that was moved: not counted by commit",

@@ -46,8 +46,8 @@ pub struct Audit {
     records: [u64; Role::ALL.len()],
     repeats: Vec<Repeat>,
     seen: Seen,
-    /// Of the partition that is being read: the marker's offset of the last commit of each task.
-    last: Vec<Option<i64>>,
+    /// Of the partition that is being read: the place in its chain of the last commit of each task.
+    last: Vec<Option<u32>>,
 }
 
 impl Audit {
@@ -135,7 +135,7 @@ impl Audit {
         self.judge_repeats();
         for (task, chain) in &self.tasks {
             for commit in &chain.commits {
-                let place = Place { topic: &self.changelog, partition: chain.partition, offset: commit.offset };
+                let place = Place { topic: &self.changelog, partition: commit.partition, offset: commit.offset };
                 judge(task, commit, chain.moved, self.window, &complete_from_ms, place, &mut self.findings);
             }
         }
@@ -163,8 +163,8 @@ impl Audit {
         };
         let commit = &mut chain.commits[found];
         commit.found(output.role);
-        let last = self.last[task].replace(commit.offset);
-        if let Some(last) = last.filter(|last| *last > commit.offset) {
+        let last = self.last[task].replace(commit.order);
+        if let Some(last) = last.filter(|last| *last > commit.order) {
             self.last[task] = Some(last);
             let detail = "outputs of a later commit of its task stand before it".to_owned();
             self.findings.push(Kind::OutputOutOfOrder, Some(output.task), Some(output.stamp), output.at, detail);

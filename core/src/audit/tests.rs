@@ -26,6 +26,8 @@ struct Log {
     kept_from_ms: i64,
     settled_below: i64,
     complete_from_ms: i64,
+    /// From this offset on the router's markers, tombstones not, stand in this partition of the changelog.
+    moved_to: Option<(i64, i32)>,
 }
 
 fn task() -> Task {
@@ -81,6 +83,7 @@ impl Log {
             kept_from_ms: 0,
             settled_below: i64::MAX,
             complete_from_ms: SINCE_MS - MARGIN_MS,
+            moved_to: None,
         };
         for seq in 0..10 {
             let (id, outputs) = (100 + u128::from(seq), OutputCounts { decisions: 2, standing: 1, ..OutputCounts::default() });
@@ -111,7 +114,15 @@ impl Log {
         for (task, offset, marker) in &self.markers {
             let value = marker.as_ref().map(|marker| serde_json::to_vec(marker).expect("plain struct"));
             let seq = (offset / 2) as u64;
-            markers.marker(task, 3, *offset, at_ms(seq), *offset < self.settled_below, value.as_deref());
+            let moved = self.moved_to.filter(|(from, _)| offset >= from && *task == router() && marker.is_some());
+            markers.marker(
+                task,
+                moved.map_or(3, |(_, partition)| partition),
+                *offset,
+                at_ms(seq),
+                *offset < self.settled_below,
+                value.as_deref(),
+            );
         }
         let mut audit = markers.close(self.kept_from_ms);
         audit.offset(&task(), self.offset.as_ref().map(|(offset, metadata)| (*offset, metadata.as_ref())));
@@ -219,6 +230,27 @@ fn markers_that_stand_twice_or_out_of_order_or_are_deleted_are_found() {
     let mut log = Log::new();
     log.markers.push((task(), 20, None));
     assert_eq!(log.kinds(), [Kind::MarkerDeleted]);
+}
+
+/// What was unread is written anew, and a router's marker goes where its new task's changelog is.
+#[test]
+fn another_number_of_partitions_is_a_remark() {
+    let mut log = Log::new();
+    for seq in 5..10 {
+        log.marker(seq).partitions = 8;
+    }
+    for (of, _, marker) in &mut log.markers {
+        if let (true, Some(marker)) = (*of == router(), marker) {
+            marker.partitions = if marker.seq >= 5 { 8 } else { 4 };
+        }
+    }
+    log.markers.push((router(), 20, None));
+    log.moved_to = Some((10, 5));
+    let again: Vec<_> = log.observations[27..].iter().map(|(offset, id)| (*offset, id + 1_000)).collect();
+    log.observations.extend(again);
+    assert_eq!((log.kinds(), log.notes()), (vec![], vec![(NoteKind::Repartitioned, 1), (NoteKind::UntoldObservations, 33)]));
+    log.moved_to = None;
+    assert_eq!(log.kinds(), [Kind::MarkerDeleted], "without another place it is gone");
 }
 
 #[test]

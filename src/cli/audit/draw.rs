@@ -109,3 +109,46 @@ fn finding_json(finding: &Finding) -> Value {
         "detail": finding.detail,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tripline_core::audit::{Kind, Markers, Place, Role, Stamp, Task, Window};
+
+    fn report(with_finding: bool) -> Report {
+        let task = Task { topic: "app.requests".into(), partition: 3 };
+        let mut markers = Markers::new(Window { since_ms: 1_760_000_000_000, margin_ms: 0 }, "changelog");
+        let marker = r#"{"v":1,"app":"a","history":"h","seq":7,"commit_id":"0000000000000000000000000000004d","next_offset":9,"stream_time_ms":0,
+            "partitions":4,"rules":"","flags":"","states":0,"decisions":1,"work":{"first_offset":8,"decisions":1}}"#;
+        markers.marker(&task, 1, 40, 1_760_000_001_000, true, Some(marker.as_bytes()));
+        let mut audit = markers.close(0);
+        if !with_finding {
+            let at = Place { topic: "decisions", partition: 0, offset: 5 };
+            let stamp = Stamp { seq: 7, id: 77 };
+            let role = Role::Decisions;
+            audit.output(&tripline_core::audit::Output { role, at, at_ms: 1_760_000_001_000, task: &task, stamp, id: None });
+        }
+        audit.close([0; 7])
+    }
+
+    #[test]
+    fn the_verdict_stands_last_and_a_finding_names_what_it_is_about() {
+        let clean = text(&report(false), "shop");
+        assert!(clean.ends_with("\n\nclean: 1 commit of 1 task and 1 output add up\n"), "{clean}");
+        assert!(clean.contains("app.requests/3  1        7 to 7  2025-10-09T08:53:20.000Z"), "{clean}");
+        let torn = text(&report(true), "shop");
+        let finding = "missing_outputs: task app.requests/3 commit 7 (0000000000000000000000000000004d) at changelog/1 offset 40: ";
+        assert!(torn.contains(finding) && torn.ends_with("1 finding: 1 commit of 1 task and 0 outputs do not add up\n"), "{torn}");
+    }
+
+    #[test]
+    fn machines_are_told_the_same() {
+        let torn = report(true);
+        let object: Value = serde_json::from_str(&json(&torn, "shop")).expect("JSON");
+        assert_eq!((&object["clean"], &object["total_findings"], &object["tasks"][0]["last_seq"]), (&json!(false), &json!(1), &json!(7)));
+        let finding = &object["findings"][0];
+        assert_eq!(finding["kind"], Kind::MissingOutputs.name());
+        assert_eq!((&finding["seq"], &finding["commit_id"]), (&json!(7), &json!("0000000000000000000000000000004d")));
+        assert_eq!((&finding["topic"], &finding["partition"], &finding["offset"]), (&json!("changelog"), &json!(1), &json!(40)));
+    }
+}

@@ -11,8 +11,11 @@ use tripline_core::hash;
 use tripline_core::observation::Observation;
 use tripline_core::tick::Tick;
 
-/// The headers of a record that a tool sent again, and of its receipt: no commit of a task wrote either.
-const SENT_AGAIN: [&str; 2] = ["tripline-redriven-from", "tripline-redriven"];
+/// The header of an observation that was sent again from the dead letters: no router's commit wrote it. The dead letter of such a
+/// record repeats it and is a task's all the same.
+const REDRIVEN_FROM: &str = "tripline-redriven-from";
+/// The header of the receipt among the dead letters that says so.
+const REDRIVEN: &str = "tripline-redriven";
 
 /// The task whose markers have this key.
 pub(super) fn task_of_marker(key: Option<&[u8]>, keyed_topic: &str) -> Option<Task> {
@@ -44,7 +47,8 @@ struct Said<'r> {
     source_topic: Option<&'r [u8]>,
     source_partition: Option<&'r [u8]>,
     source_offset: Option<&'r [u8]>,
-    sent_again: bool,
+    redriven_from: Option<&'r [u8]>,
+    redriven: Option<&'r [u8]>,
 }
 
 impl<'r> Said<'r> {
@@ -59,10 +63,8 @@ impl<'r> Said<'r> {
                 "tripline-source-topic" => &mut said.source_topic,
                 "tripline-source-partition" => &mut said.source_partition,
                 "tripline-source-offset" => &mut said.source_offset,
-                name if SENT_AGAIN.contains(&name) => {
-                    said.sent_again = true;
-                    continue;
-                }
+                REDRIVEN_FROM => &mut said.redriven_from,
+                REDRIVEN => &mut said.redriven,
                 _ => continue,
             };
             // The first of a name: a dead letter repeats those of the original after its own.
@@ -92,11 +94,11 @@ impl Ours<'_> {
     pub(super) fn show(&self, audit: &mut Audit, record: &BorrowedMessage<'_>, at_ms: i64) {
         let at = Place { topic: self.topic, partition: record.partition(), offset: record.offset() };
         let said = Said::by(record);
-        if said.sent_again {
+        if self.role == Role::DeadLetters && said.redriven.is_some() {
             return;
         }
         if self.role == Role::Observations {
-            if !Tick::is_tick(record.key()) {
+            if !Tick::is_tick(record.key()) && said.redriven_from.is_none() {
                 self.observation(audit, record, at, at_ms);
             }
             return;
