@@ -1,6 +1,6 @@
 //! `tripline audit` on a real Kafka: a line that adds up, killed and running, and what contradicts it.
 
-use crate::line::{Line, PATIENCE, Setup, generated};
+use crate::line::{Line, PATIENCE, Setup, generated, root};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tripline_core::time::{format_rfc3339_ms, parse_rfc3339_ms};
@@ -40,12 +40,15 @@ fn sent_late(events: &str, count: usize) -> Result<Vec<String>> {
 
 #[test]
 fn a_line_adds_up_while_it_runs_whatever_was_killed() -> Result<()> {
-    let line = Line::new(&Setup::routed(2, 3))?;
+    let line = Line::new(&Setup { emit_all: true, ..Setup::routed(2, 3) })?;
+    // A pack with scores, standings and ticks: every kind of output.
+    let rules = root().join("config/packs/starter").display().to_string();
+    let settings = [("TRIPLINE_RULES__PATH", rules.as_str()), ("TRIPLINE_STREAM__TICK_INTERVAL", "200ms")];
     let events = generated(71, 9_000)?;
     let lines: Vec<&str> = events.lines().collect();
     for part in lines.chunks(3_000) {
         let before = line.read("decisions")?.len();
-        let mut running = line.start_with("one", "detect", &[])?;
+        let mut running = line.start_with("one", "detect", &settings)?;
         line.produce(part.iter().copied())?;
         wait_until(PATIENCE, "a new decision", || line.read("decisions").is_ok_and(|d| d.len() > before))?;
         // Beside a worker in the middle of its work, whose transactions come and go.
@@ -53,21 +56,23 @@ fn a_line_adds_up_while_it_runs_whatever_was_killed() -> Result<()> {
         ensure!(report["commits"].as_u64() > Some(0), "{report:#}");
         running.worker.kill_9();
     }
-    let running = line.start_with("one", "detect", &[])?;
+    let running = line.start_with("one", "detect", &settings)?;
     line.produce(sent_late(&events, 300)?.iter().map(String::as_str))?;
     line.kafka.produce_all(&line.input, (0..20).map(|n| Record::new(format!("k{n}"), "no event")))?;
     line.settle()?;
+    assert_clean(&line)?;
+    running.stop()?;
     let report = assert_clean(&line)?;
-    for kind in ["decisions", "late", "dead-letters"] {
+    for kind in ["decisions", "alerts", "standing", "late", "dead-letters"] {
         let (found, there) = (records(&report, &kind.replace('-', "_")), line.read(kind)?.len() as u64);
-        ensure!(found == there && there > 0, "{found} of {there} {kind}");
+        ensure!(found == there && (there > 0 || kind == "alerts"), "{found} of {there} {kind}");
     }
     let observations = line.read("internal.observations")?.iter().filter(|r| !r.key_text().starts_with('~')).count() as u64;
     ensure!(records(&report, "observations") == observations && observations > 9_000, "{observations} observations");
     eprintln!("{} commits, {} outputs, all add up", report["commits"], report["outputs_read"]);
     let tasks = report["tasks"].as_array().context("tasks")?;
     ensure!(tasks.len() == 5 && tasks.iter().all(|task| task["from_beginning"] == true), "{tasks:#?}");
-    running.stop()
+    Ok(())
 }
 
 /// A record as it was, to be written once more.

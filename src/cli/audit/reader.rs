@@ -27,6 +27,9 @@ const BEYOND_TRANSACTION_MS: i64 = 15_000;
 /// `min.compaction.lag.ms` that workers insist on; taken when we may not read the topic's settings.
 const LEAST_LAG_MS: i64 = 3_600_000;
 
+/// The group's offset of a task, if it has one, and its metadata, if it is ours.
+type GroupOffset = Option<(i64, Option<Metadata>)>;
+
 /// A partition to read: its first offset to look at, and the watermark.
 #[derive(Debug, Clone, Copy)]
 struct Part {
@@ -155,7 +158,7 @@ impl Reader<'_> {
     }
 
     /// The group's offsets of all tasks, once no transaction holds them.
-    fn offsets(&self) -> Result<Vec<(Task, Option<(i64, Option<Metadata>)>)>, Failure> {
+    fn offsets(&self) -> Result<Vec<(Task, GroupOffset)>, Failure> {
         let keyed = self.config.keyed_topic();
         let inputs = self.config.input.topics.iter().filter(|topic| **topic != keyed);
         let mut tasks = Vec::new();
@@ -176,7 +179,7 @@ impl Reader<'_> {
         }
     }
 
-    fn try_offsets(&self, tasks: &[Task]) -> Result<Vec<Option<(i64, Option<Metadata>)>>, KafkaError> {
+    fn try_offsets(&self, tasks: &[Task]) -> Result<Vec<GroupOffset>, KafkaError> {
         let mut list = TopicPartitionList::new();
         for task in tasks {
             list.add_partition(&task.topic, task.partition);
