@@ -43,7 +43,7 @@ fn a_line_adds_up_while_it_runs_whatever_was_killed() -> Result<()> {
     let line = Line::new(&Setup { emit_all: true, ..Setup::routed(2, 3) })?;
     // A pack with scores, standings and ticks: every kind of output.
     let rules = root().join("config/packs/starter").display().to_string();
-    let settings = [("TRIPLINE_RULES__PATH", rules.as_str()), ("TRIPLINE_STREAM__TICK_INTERVAL", "200ms")];
+    let settings = [("TRIPLINE_RULES__PATH", rules.as_str())];
     let events = generated(71, 9_000)?;
     let lines: Vec<&str> = events.lines().collect();
     for part in lines.chunks(3_000) {
