@@ -135,7 +135,7 @@ mod tests {
     fn the_verdict_stands_last_and_a_finding_names_what_it_is_about() {
         let clean = text(&report(false), "shop");
         assert!(clean.ends_with("\n\nclean: 1 commit of 1 task and 1 output add up\n"), "{clean}");
-        assert!(clean.contains("app.requests/3  1        7 to 7  2025-10-09T08:53:20.000Z"), "{clean}");
+        assert!(clean.contains("app.requests/3  1        7 to 7  2025-10-09T08:53:21.000Z"), "{clean}");
         let torn = text(&report(true), "shop");
         let finding = "missing_outputs: task app.requests/3 commit 7 (0000000000000000000000000000004d) at changelog/1 offset 40: ";
         assert!(torn.contains(finding) && torn.ends_with("1 finding: 1 commit of 1 task and 0 outputs do not add up\n"), "{torn}");
