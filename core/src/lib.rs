@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod alert;
+pub mod audit;
 pub mod cloud_event;
 pub mod dead_letter;
 pub mod decision;

@@ -138,6 +138,12 @@ pub struct DeadLetterSchema {
     /// Beside `tripline-redriven-from`: which attempt the original was, from 2.
     #[schemars(schema_with = "number")]
     pub tripline_attempt: Option<String>,
+    /// Task, seq and commit id of the transaction that wrote it, with `/` between them; for the audit.
+    #[schemars(schema_with = "commit")]
+    pub tripline_commit: Option<String>,
+    /// `app.id` of whoever wrote it.
+    #[schemars(schema_with = "app")]
+    pub tripline_app: Option<String>,
 }
 
 /// Text without C0 and C1 control characters and DEL.
@@ -196,6 +202,14 @@ fn number(_: &mut SchemaGenerator) -> Schema {
 
 fn letter_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[0-9]+/[0-9]+$" })
+}
+
+fn commit(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[0-9]+-[0-9]+/[0-9]+/[0-9a-f]{32}$" })
+}
+
+fn app(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string" })
 }
 
 fn stage(_: &mut SchemaGenerator) -> Schema {

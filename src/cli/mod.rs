@@ -3,6 +3,7 @@
 //! [`main`] reads the arguments, [`dispatch`] is the table of verbs, and a verb answers with an exit code or a
 //! [`Failure`]. `docs/cli.md` has the contract.
 
+pub mod audit;
 pub mod check;
 pub mod config;
 pub mod dlq;
@@ -91,6 +92,8 @@ pub enum Verb {
     /// What tasks remember
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Whether commits add up: none lost, torn, repeated or come back
+    Audit(audit::AuditArgs),
     /// Make seeded synthetic traffic
     Generate(generate::GenerateArgs),
     /// The settings in force, and their schema
@@ -159,6 +162,7 @@ pub fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Dlq(command) => dlq::run(&command, &ready(global)?.config),
         Verb::Topics(command) => Ok(topics::run(&command, &ready(global)?.config)),
         Verb::State(command) => state::run(&command, &ready(global)?.config),
+        Verb::Audit(args) => audit::run(&args, &ready(global)?.config),
         Verb::Generate(args) => Ok(generate::run(&args, &ready(global)?.config).map(|()| code::OK)?),
         Verb::Config(command) => config::run(&command, global),
         Verb::Completions { shell } => completions(shell),

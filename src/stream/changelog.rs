@@ -44,7 +44,7 @@ pub fn client(base: &ClientConfig, group: &str, isolation: Isolation) -> KafkaRe
 /// Which records to read.
 #[derive(Debug, Clone, Copy)]
 pub struct Span<'a> {
-    /// The changelog.
+    /// The topic.
     pub topic: &'a str,
     /// Its partition.
     pub partition: i32,
@@ -80,7 +80,7 @@ pub fn read<C: ConsumerContext, E>(
     })
 }
 
-/// As [`read`], for whole records of any topic.
+/// As [`read`], of any topic, with everything that a record has.
 pub fn read_records<C: ConsumerContext, E>(
     consumer: &BaseConsumer<C>,
     span: Span<'_>,
@@ -112,7 +112,7 @@ pub fn read_records<C: ConsumerContext, E>(
             // An end-of-file event also comes at the last stable offset: it counts only past the watermark.
             Some(Err(KafkaError::PartitionEOF(_))) if position(consumer, span).is_some_and(|at| at >= span.end) => break Ok(()),
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
-            Some(Err(error)) => warn!(topic = span.topic, partition = span.partition, %error, "reading"),
+            Some(Err(error)) => warn!(topic = span.topic, partition = span.partition, %error, "could not read, tried again"),
         }
         if Instant::now() > deadline || is_stopping() {
             break Err(ReadError::Open);

@@ -20,7 +20,7 @@ pub mod failpoints;
 mod fencing;
 pub(crate) mod headers;
 mod lane;
-mod outputs;
+pub(crate) mod outputs;
 pub mod partition;
 mod probe;
 mod process;

@@ -16,8 +16,10 @@ use tripline_core::rejection::Rejection;
 use tripline_core::standing::StandingChange;
 use tripline_core::time::format_rfc3339_ms;
 
-/// The header that says in which commit a record was written.
-const COMMIT: &str = "tripline-commit";
+/// The header that says in which commit a record was written: task, seq and commit id.
+pub const COMMIT: &str = "tripline-commit";
+/// The header of late records and dead letters that says whose they are. What is a CloudEvent says so with `ce_source`.
+pub const APP: &str = "tripline-app";
 
 /// Writes outputs of one lane; buffers are reused.
 #[derive(Debug)]
@@ -107,13 +109,21 @@ impl Outputs {
     /// An observation, to the keyed topic.
     pub fn observation(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), SendError> {
         let shared = self.shared.clone();
-        self.observation_to(producer, observation, timestamp_ms, &shared.inputs[0])
+        // No header of the auditor's: an observation says which input record it comes from, and a marker which ones its commit took.
+        self.observation_to(producer, observation, timestamp_ms, &shared.inputs[0], &[])
     }
 
     /// An observation that was too late to count.
-    pub fn late(&mut self, producer: &LaneProducer, observation: &Observation<'_>, timestamp_ms: i64) -> Result<(), SendError> {
+    pub fn late(
+        &mut self,
+        producer: &LaneProducer,
+        observation: &Observation<'_>,
+        timestamp_ms: i64,
+        commit: &str,
+    ) -> Result<(), SendError> {
         let shared = self.shared.clone();
-        self.observation_to(producer, observation, timestamp_ms, &shared.config.topics.late)
+        let headers: [(&str, &[u8]); 2] = [(COMMIT, commit.as_bytes()), (APP, shared.config.app.id.as_bytes())];
+        self.observation_to(producer, observation, timestamp_ms, &shared.config.topics.late, &headers)
     }
 
     fn observation_to(
@@ -122,12 +132,13 @@ impl Outputs {
         observation: &Observation<'_>,
         timestamp_ms: i64,
         topic: &str,
+        headers: &[(&str, &[u8])],
     ) -> Result<(), SendError> {
         self.key.clear();
         observation.entity.write_key(&mut self.key);
         self.value.clear();
         observation.encode(&mut self.value);
-        self.send(producer, topic, timestamp_ms, &[])
+        self.send(producer, topic, timestamp_ms, headers)
     }
 
     /// The record that says why another could not become an event: original bytes, or their digest when they are too many.
@@ -137,6 +148,7 @@ impl Outputs {
         record: &BorrowedMessage<'_>,
         rejection: &Rejection,
         stage: &str,
+        commit: &str,
     ) -> Result<(), SendError> {
         let shared = &self.shared;
         let timestamp_ms = record.timestamp().to_millis().unwrap_or(0);
@@ -151,6 +163,8 @@ impl Outputs {
             (dead_letter::SOURCE_OFFSET, offset.as_bytes()),
             (dead_letter::SOURCE_TIMESTAMP, timestamp.as_bytes()),
             (dead_letter::TIME, time.as_bytes()),
+            (COMMIT, commit.as_bytes()),
+            (APP, shared.config.app.id.as_bytes()),
         ];
         let present = || headers_of(record).filter_map(|(name, value)| Some((name, value?)));
         let lineage = dead_letter::lineage_of(present()).map(|(from, attempt)| (from.to_string(), attempt.to_string()));

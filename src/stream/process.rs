@@ -117,11 +117,12 @@ impl Processor {
         engine: &Engine,
         producer: &LaneProducer,
         tally: &mut Tally,
+        commit: &str,
     ) -> Result<(), Trouble> {
         let event = match self.decode(record) {
             Ok(event) => event,
             Err(rejection) => {
-                self.outputs.dead_letter(producer, record, &rejection, "router")?;
+                self.outputs.dead_letter(producer, record, &rejection, "router", commit)?;
                 tally.reject_input(rejection.reason);
                 return Ok(());
             }
@@ -132,7 +133,10 @@ impl Processor {
             tally.unaddressed += 1;
             return Ok(());
         }
-        addressed.each(|observation| self.outputs.observation(producer, observation, timestamp_ms))?;
+        addressed.each(|observation| {
+            tally.observations += 1;
+            self.outputs.observation(producer, observation, timestamp_ms)
+        })?;
         tally.routed += 1;
         Ok(())
     }
@@ -154,7 +158,7 @@ impl Processor {
                 return Ok(0);
             }
             Err(rejection) => {
-                self.outputs.dead_letter(producer, record, &rejection, "detector")?;
+                self.outputs.dead_letter(producer, record, &rejection, "detector", commit)?;
                 tally.reject(rejection.reason);
                 return Ok(0);
             }
@@ -188,7 +192,7 @@ impl Processor {
             Outcome::Duplicate => tally.duplicate += 1,
             Outcome::Late => {
                 tally.late += 1;
-                self.outputs.late(producer, &observation, timestamp_ms)?;
+                self.outputs.late(producer, &observation, timestamp_ms, commit)?;
             }
         }
         tally.clamped += u64::from(observation.clamped);
@@ -266,8 +270,9 @@ impl Processor {
         stage: &str,
         producer: &LaneProducer,
         tally: &mut Tally,
+        commit: &str,
     ) -> Result<(), Trouble> {
-        self.outputs.dead_letter(producer, record, rejection, stage)?;
+        self.outputs.dead_letter(producer, record, rejection, stage, commit)?;
         if stage == "router" {
             tally.reject_input(rejection.reason)
         } else {

@@ -143,7 +143,11 @@ fn settings(role: Role, config: &Config) -> BTreeMap<&'static str, Want> {
     match role {
         Role::Decisions | Role::Late | Role::Shadow => settings.insert("retention.ms", Want::AtFirst(7 * DAY_MS)),
         // A reader that was away for less than this sees that a standing was taken back.
-        Role::Standing => settings.insert("delete.retention.ms", Want::AtLeast(DAY_MS)),
+        Role::Standing => {
+            settings.insert("delete.retention.ms", Want::AtLeast(DAY_MS));
+            // What is compacted away cannot be counted: the audit covers as much as the changelog keeps.
+            settings.insert("min.compaction.lag.ms", Want::AtFirst(HOUR_MS))
+        }
         Role::Alerts => settings.insert("retention.ms", Want::AtFirst(30 * DAY_MS)),
         // Original bytes, unmasked: short.
         Role::DeadLetters => settings.insert("retention.ms", Want::AtMost(3 * DAY_MS)),

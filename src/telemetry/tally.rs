@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tripline_core::alert::{Alert, AlertState};
 use tripline_core::decision::{ActionTaken, Decision};
+use tripline_core::protocol::start::OutputCounts;
 use tripline_core::rejection::Reason;
 
 /// Counts of one transaction. Its size is bounded by the records of a transaction.
@@ -15,6 +16,8 @@ use tripline_core::rejection::Reason;
 pub struct Tally {
     /// Input records that became observations (routed mode).
     pub routed: u64,
+    /// Observations that they became: one for each entity that rules count.
+    pub observations: u64,
     /// Input records that no rule's entity applies to (routed mode).
     pub unaddressed: u64,
     /// Input records that the router dead-lettered.
@@ -102,6 +105,19 @@ impl Tally {
             AlertState::Resolved => 2,
         };
         self.alerts[state] += 1;
+    }
+
+    /// What was written, for markers.
+    pub fn written(&self) -> OutputCounts {
+        OutputCounts {
+            decisions: self.actions.iter().sum(),
+            shadow: self.shadow,
+            alerts: self.alerts.iter().sum(),
+            standing: self.standings,
+            late: self.late,
+            dead_letters: self.input_dead_lettered + self.dead_lettered,
+            observations: self.observations,
+        }
     }
 
     /// Forgets everything: after the commit was counted, and after an abort.

@@ -2,6 +2,7 @@
 
 mod line;
 
+mod audit;
 mod bad_input;
 mod cloud_events;
 mod detectors;

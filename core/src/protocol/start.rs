@@ -58,6 +58,68 @@ pub struct Marker {
     pub states: u64,
     /// Decisions in this commit.
     pub decisions: u64,
+    /// What the commit did, for the [audit](crate::audit). A binary before it leaves the field out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+}
+
+/// What one commit of a task did: which input records it took and how many outputs of each kind it wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// The first input offset that it may have taken: the next offset of the commit before it, unless an operator moved it.
+    pub first_offset: i64,
+    /// How many outputs.
+    #[serde(flatten)]
+    pub outputs: OutputCounts,
+}
+
+/// Records written by one commit of a task, by kind. What is 0 is left out of the marker: most commits write few kinds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutputCounts {
+    /// Decisions.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub decisions: u64,
+    /// Decisions of rules that only watch.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub shadow: u64,
+    /// Records of alerts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub alerts: u64,
+    /// Standings, tombstones included.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub standing: u64,
+    /// Observations that were too late to count.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub late: u64,
+    /// Dead letters.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dead_letters: u64,
+    /// Observations of a router partition; ticks are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub observations: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl OutputCounts {
+    /// The counts in the order of the fields.
+    pub fn all(&self) -> [u64; 7] {
+        [self.decisions, self.shadow, self.alerts, self.standing, self.late, self.dead_letters, self.observations]
+    }
+
+    /// Takes in what was written between two looks at the same counters.
+    pub fn add(&mut self, before: &OutputCounts, after: &OutputCounts) {
+        self.decisions += after.decisions - before.decisions;
+        self.shadow += after.shadow - before.shadow;
+        self.alerts += after.alerts - before.alerts;
+        self.standing += after.standing - before.standing;
+        self.late += after.late - before.late;
+        self.dead_letters += after.dead_letters - before.dead_letters;
+        self.observations += after.observations - before.observations;
+    }
 }
 
 /// What the local store says of itself.
@@ -298,6 +360,7 @@ mod tests {
             flags: String::new(),
             states: 0,
             decisions: 0,
+            work: None,
         }
     }
 
@@ -351,6 +414,17 @@ mod tests {
         let text = r#"{"history":"h","seq":5,"commit_id":"00000000000000000000000000000001","marker_offset":41,"marker_time_ms":1000}"#;
         let old: Local = serde_json::from_str(text).expect("the layout of 0.1");
         assert_eq!(old, Local { due_index: 0, ..local(5, 1) });
+    }
+
+    #[test]
+    fn a_marker_of_before_is_read_and_one_of_today_says_only_what_it_did() {
+        let text = r#"{"v":1,"app":"a","history":"h","seq":5,"commit_id":"00000000000000000000000000000001","next_offset":0,"stream_time_ms":0,"partitions":4,"rules":"","flags":"","states":0,"decisions":0}"#;
+        assert_eq!(serde_json::from_str::<Marker>(text).expect("the layout of before"), marker(5, 1));
+        let outputs = OutputCounts { decisions: 2, late: 1, ..OutputCounts::default() };
+        let today = Marker { work: Some(Work { first_offset: 7, outputs }), ..marker(5, 1) };
+        let written = serde_json::to_string(&today).expect("plain struct");
+        assert_eq!(written, format!("{}{}", text.trim_end_matches('}'), r#","work":{"first_offset":7,"decisions":2,"late":1}}"#));
+        assert_eq!(serde_json::from_str::<Marker>(&written).expect("our own"), today);
     }
 
     #[test]

@@ -137,6 +137,7 @@ mod tests {
             flags: String::new(),
             states: 1,
             decisions: 2,
+            work: None,
         }
     }
 

@@ -199,7 +199,21 @@ mod tests {
     fn marker(seq: u64) -> Marker {
         let Metadata { v, history, commit_id, partitions, .. } = metadata(seq);
         let (app, rules, flags) = ("a".to_owned(), String::new(), String::new());
-        Marker { v, app, history, seq, commit_id, next_offset: 9, stream_time_ms: 0, partitions, rules, flags, states: 0, decisions: 0 }
+        Marker {
+            v,
+            app,
+            history,
+            seq,
+            commit_id,
+            next_offset: 9,
+            stream_time_ms: 0,
+            partitions,
+            rules,
+            flags,
+            states: 0,
+            decisions: 0,
+            work: None,
+        }
     }
 
     fn store(seq: u64) -> Store {

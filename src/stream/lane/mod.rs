@@ -310,25 +310,24 @@ impl Driver {
                 return;
             }
         }
-        let before = self.tally_decisions();
+        let before = self.tally.written();
         let (Some(producer), Some(task)) = (&self.producer, self.tasks.get_mut(&id)) else { return };
         let (processor, engine, tally) = (&mut self.processor, &self.engine, &mut self.tally);
         let rejection = self.suspects.get(&(id, offset)).or(arrival.as_ref().err());
         let done = match (rejection, &mut task.state) {
-            (Some(rejection), _) => processor.give_up(record, rejection, stage, producer, tally).map(|()| 0),
+            (Some(rejection), _) => processor.give_up(record, rejection, stage, producer, tally, &task.commit).map(|()| 0),
             (None, Some(_)) if matches!(arrival, Ok(Arrival::Tick(_))) => {
                 tally.ticks += 1;
                 Ok(0)
             }
             (None, Some(state)) => guarded(|| processor.detect(record, engine, state, producer, tally, &task.commit)),
-            (None, None) => guarded(|| processor.route(record, engine, producer, tally).map(|()| 0)),
+            (None, None) => guarded(|| processor.route(record, engine, producer, tally, &task.commit).map(|()| 0)),
         };
-        let decided = self.tally_decisions() - before;
         match done {
             Ok(changed) => {
                 let Some(task) = self.tasks.get_mut(&id) else { return };
                 task.next = offset + 1;
-                task.decisions += decided;
+                task.written.add(&before, &self.tally.written());
                 let timestamp_ms = record.timestamp().to_millis().unwrap_or(-1);
                 task.stream_time_ms = task.stream_time_ms.max(timestamp_ms);
                 task.input_time_ms = task.input_time_ms.max(self.processor.reference_ms);
@@ -349,10 +348,6 @@ impl Driver {
             }
             Err(trouble) => self.on_trouble(consumer, id, offset, trouble),
         }
-    }
-
-    fn tally_decisions(&self) -> u64 {
-        self.tally.actions.iter().sum()
     }
 
     fn on_trouble(&mut self, consumer: &BaseConsumer<Context>, id: TaskId, offset: i64, trouble: Trouble) {

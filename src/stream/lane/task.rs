@@ -3,6 +3,7 @@
 use super::time::{Heard, Stuck};
 use super::*;
 use crate::state::DUE_INDEX;
+use tripline_core::protocol::start::{OutputCounts, Work};
 use tripline_core::stream_time::SourceTimes;
 
 /// A task that runs.
@@ -39,8 +40,8 @@ pub(super) struct Task {
     pub(super) marker_offset: i64,
     /// The auditor's header in the open transaction: task/seq/commit_id.
     pub(super) commit: String,
-    /// Decisions and states are counted for the marker.
-    pub(super) decisions: u64,
+    /// What the open transaction wrote for this task: its marker says so, and the auditor counts it again.
+    pub(super) written: OutputCounts,
     pub(super) digests: Option<(String, String)>,
     /// What the open transaction's marker says; counts once it is committed.
     pub(super) sealed_digests: Option<(String, String)>,
@@ -71,7 +72,7 @@ impl Task {
             stuck: Stuck::default(),
             marker_offset: ready.marker_offset,
             commit: String::new(),
-            decisions: 0,
+            written: OutputCounts::default(),
             digests: ready.digests,
             sealed_digests: None,
             seek: None,
@@ -90,7 +91,7 @@ impl Task {
         if let Some(state) = &mut self.state {
             state.abort();
         }
-        (self.touched, self.decisions) = (false, 0);
+        (self.touched, self.written) = (false, OutputCounts::default());
         self.last = self.last_committed;
         self.stream_time_ms = self.committed_time_ms;
         if let Some(former) = self.former.take() {
@@ -161,7 +162,8 @@ impl Task {
             rules: digests.0.clone(),
             flags: digests.1.clone(),
             states,
-            decisions: self.decisions,
+            decisions: self.written.decisions,
+            work: Some(Work { first_offset: self.committed_next, outputs: self.written }),
         };
         let key = restore::marker_key((id.topic > 0).then(|| shared.topic(id)), id.partition);
         let value = serde_json::to_vec(&marker).map_err(|_| Failure::Abortable)?;
@@ -220,7 +222,7 @@ impl Task {
         self.digests = self.sealed_digests.take().or(self.digests.take());
         self.next = committed.next_offset;
         self.committed_next = committed.next_offset;
-        (self.touched, self.decisions) = (false, 0);
+        (self.touched, self.written) = (false, OutputCounts::default());
         self.last_committed = self.last;
         self.committed_time_ms = self.stream_time_ms;
         self.former = None;

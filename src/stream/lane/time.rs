@@ -253,13 +253,13 @@ impl Driver {
         let most = stream.max_records.saturating_sub(self.records).max(1);
         let most_bytes = stream.max_changed_bytes.0.saturating_sub(self.changed_bytes).max(1);
         let timestamp_ms = record.timestamp().to_millis().unwrap_or(until_ms);
-        let before = self.tally_decisions();
+        let before = self.tally.written();
         let (Some(producer), Some(task)) = (&self.producer, self.tasks.get_mut(&id)) else { return false };
         let Some(state) = task.state.as_mut().filter(|state| state.may_be_due(until_ms)) else { return true };
         let firing = Firing { until_ms, timestamp_ms, most, most_bytes, stuck: &task.stuck };
         let (processor, engine, tally) = (&mut self.processor, &self.engine, &mut self.tally);
         let done = guarded(|| processor.fire(engine, firing, state, producer, tally, &task.commit));
-        task.decisions += self.tally.actions.iter().sum::<u64>() - before;
+        task.written.add(&before, &self.tally.written());
         match done {
             Ok(Fired { looked, changed, is_done }) => {
                 self.records += looked;
