@@ -18,6 +18,8 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 use tripline_core::protocol::start::{Halt, LAYOUT, Marker, Metadata};
 
+/// Memory for records that are read ahead.
+const READ_AHEAD_BYTES: usize = 32 << 20;
 /// How long the cluster may take for one answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -105,7 +107,9 @@ struct Group<'a> {
 impl Group<'_> {
     fn connect(config: &Config) -> Result<Group<'_>, Failure> {
         let base = client::base(config);
-        let client = |isolation| changelog::client(&base, &config.app.id, isolation).map_err(|e| of_client(ClientError::creating(e)));
+        let client = |isolation| {
+            changelog::client(&base, &config.app.id, isolation, READ_AHEAD_BYTES).map_err(|e| of_client(ClientError::creating(e)))
+        };
         Ok(Group { config, committed: client(Isolation::Committed)?, uncommitted: client(Isolation::Uncommitted)? })
     }
 

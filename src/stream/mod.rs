@@ -18,12 +18,14 @@ pub mod changelog;
 pub mod client;
 pub mod failpoints;
 mod headers;
+mod lag;
 mod lane;
 mod outputs;
 pub mod partition;
 mod probe;
 mod process;
 mod producer;
+mod queues;
 mod registry;
 pub mod restore;
 mod runtime;
@@ -32,6 +34,7 @@ pub mod topics;
 pub use runtime::{Role, RunError, run};
 
 use crate::admin::health::Health;
+use crate::config::memory::Shares;
 use crate::config::{Config, KeyedBy};
 use crate::live::Live;
 use crate::state::{Budget, StateDir};
@@ -65,7 +68,9 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What `/readyz` answers.
     pub health: Arc<Health>,
-    /// RocksDB memory.
+    /// The parts of the memory budget.
+    pub memory: Shares,
+    /// RocksDB's part of it.
     pub budget: Budget,
     /// The state folder.
     pub dir: StateDir,

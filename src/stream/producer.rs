@@ -3,6 +3,7 @@
 //! Two traps of the binding are avoided here: committing while records are un-acknowledged waits in steps of 100 ms, so the
 //! lane drains first; and aborting needs delivery reports to be served meanwhile, so the producer polls on a thread of its own.
 
+use super::queues;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -105,12 +106,14 @@ impl std::fmt::Debug for LaneProducer {
 }
 
 impl LaneProducer {
-    /// Builds the producer and fences every earlier one of the same id; a transaction it left open is aborted by that.
+    /// Builds the producer and fences every earlier one of the same id; a transaction it left open is aborted by that. Its
+    /// records have at most `largest_bytes` each, and all that wait have `memory_bytes`.
     pub fn connect(
         base: &ClientConfig,
         transactional_id: &str,
         timeout: Duration,
         largest_bytes: usize,
+        memory_bytes: usize,
     ) -> Result<LaneProducer, KafkaError> {
         let mut config = base.clone();
         config
@@ -119,9 +122,8 @@ impl LaneProducer {
             .set("message.max.bytes", largest_bytes.to_string())
             .set("compression.type", "lz4")
             .set("linger.ms", "2")
-            .set("queue.buffering.max.messages", "200000")
-            .set("queue.buffering.max.kbytes", "65536")
             .set("sticky.partitioning.linger.ms", "0");
+        queues::bound_producer(&mut config, memory_bytes);
         let deliveries = Deliveries::default();
         let inner: ThreadedProducer<Deliveries> = config.create_with_context(deliveries.clone())?;
         inner.init_transactions(timeout.max(Duration::from_secs(10)))?;

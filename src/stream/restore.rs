@@ -178,7 +178,7 @@ pub fn serve(shared: &Arc<Shared>, requests: &Receiver<Request>, answers: &Sende
 
 impl Restorer {
     fn connect(shared: &Arc<Shared>) -> Result<Restorer, KafkaError> {
-        let client = |isolation| changelog::client(&shared.base, &shared.config.app.id, isolation);
+        let client = |isolation| changelog::client(&shared.base, &shared.config.app.id, isolation, shared.memory.lane().restore_fetched);
         Ok(Restorer { shared: shared.clone(), committed: client(Isolation::Committed)?, ends: client(Isolation::Uncommitted)? })
     }
 
