@@ -158,6 +158,9 @@ pub struct Seen {
     pub sent: f64,
     /// Events per second that were processed while they were sent.
     pub under_load: f64,
+    /// Events per second that were routed meanwhile. Input that waits is routed before what came of it is read back, so this is
+    /// the greater of the two until the observations wait, too; each event takes both steps.
+    pub routed: f64,
     /// Events per second afterwards, until all were processed.
     pub draining: f64,
     /// Greatest lag that the worker told of, seconds.
@@ -180,11 +183,12 @@ pub struct Seen {
 pub fn table(seen: &Seen, budget_bytes: u64) -> String {
     let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
     format!(
-        "| capacity, events/s | sent, events/s | processed meanwhile, events/s | afterwards, events/s | greatest lag, s | peak RSS MiB: overload, broker stopped | budget MiB | events | decisions | of them degraded |\n\
+        "| capacity, events/s | sent, events/s | routed / processed meanwhile, events/s | afterwards, events/s | greatest lag, s | peak RSS MiB: overload, broker stopped | budget MiB | events | decisions | of them degraded |\n\
          |---|---|---|---|---|---|---|---|---|---|\n\
-         | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.0}, {:.0} | {:.0} | {} | {} | {} |",
+         | {:.0} | {:.0} | {:.0} / {:.0} | {:.0} | {:.1} | {:.0}, {:.0} | {:.0} | {} | {} | {} |",
         seen.capacity,
         seen.sent,
+        seen.routed,
         seen.under_load,
         seen.draining,
         seen.lag_s,
@@ -213,12 +217,13 @@ pub fn run(target: &mut Target<'_>, traffic: &mut Traffic, plan: Plan) -> Result
     ensure!(behind * 2 > plan.events, "the worker kept up with the sender ({:?}): there is nothing to measure", started.elapsed());
     let capacity = behind as f64 / from.0.elapsed().as_secs_f64();
 
-    let (before, load_started) = (target.sample()?.processed, Instant::now());
+    let (before, load_started) = (target.sample()?, Instant::now());
     let count = (capacity * plan.factor * plan.load.as_secs_f64()) as u64;
     let mut lag_s = target.produce(traffic, count, Some(capacity * plan.factor))?;
     let took_s = load_started.elapsed().as_secs_f64();
-    let under_load = (target.sample()?.processed - before) as f64 / took_s;
-    let (left, drain_started) = (traffic.made - target.sample()?.processed, Instant::now());
+    let (after, drain_started) = (target.sample()?, Instant::now());
+    let (under_load, routed) = ((after.processed - before.processed) as f64 / took_s, (after.routed - before.routed) as f64 / took_s);
+    let left = traffic.made - after.processed;
     lag_s = lag_s.max(target.drain(traffic, plan.limit)?);
     let draining = left as f64 / drain_started.elapsed().as_secs_f64();
     ensure!(target.rebalances()? == joined, "a member left the group while it was overloaded:\n{}", target.worker.log_tail(20));
@@ -233,6 +238,7 @@ pub fn run(target: &mut Target<'_>, traffic: &mut Traffic, plan: Plan) -> Result
         capacity,
         sent: count as f64 / took_s,
         under_load,
+        routed,
         draining,
         lag_s,
         rss_bytes,
@@ -246,6 +252,7 @@ pub fn run(target: &mut Target<'_>, traffic: &mut Traffic, plan: Plan) -> Result
 
 /// What the worker says of itself.
 struct Sample {
+    routed: u64,
     processed: u64,
     lag_s: f64,
 }
@@ -254,7 +261,8 @@ impl Target<'_> {
     fn sample(&mut self) -> Result<Sample> {
         let metrics = self.metrics()?;
         let processed = metrics.sum("tripline_observations_total", &[("outcome", "processed")]) as u64;
-        Ok(Sample { processed, lag_s: metrics.sum("tripline_lane_lag_seconds", &[]) })
+        let routed = metrics.sum("tripline_input_records_total", &[("outcome", "routed")]) as u64;
+        Ok(Sample { routed, processed, lag_s: metrics.sum("tripline_lane_lag_seconds", &[]) })
     }
 
     fn metrics(&mut self) -> Result<Metrics> {

@@ -54,13 +54,15 @@ fn overload_and_a_broker_that_stands_still_cost_time_and_nothing_else() -> Resul
     };
     let mut traffic = Traffic::new(7, 20_000);
     let plan =
-        Plan { events: 60_000, factor: 3.0, load: Duration::from_secs(6), stop: Duration::from_secs(8), limit: Duration::from_secs(240) };
+        Plan { events: 60_000, factor: 3.0, load: Duration::from_secs(8), stop: Duration::from_secs(8), limit: Duration::from_secs(240) };
     let seen = overload::run(&mut target, &mut traffic, plan)?;
     eprintln!("{}", overload::table(&seen, BUDGET_MIB << 20));
 
     ensure!(seen.sent > 1.5 * seen.under_load, "it was not overloaded");
-    // Others use this machine too: half is far above a collapse, and below every disturbance seen.
-    ensure!(seen.under_load.max(seen.draining) > seen.capacity / 2.0, "it got slower under load");
+    // Each event is routed and processed, and at the capacity both are as many. Others use this machine too: half of the work
+    // is far above a collapse.
+    ensure!((seen.routed + seen.under_load) / 2.0 > seen.capacity / 2.0, "it did less work under load: {seen:?}");
+    ensure!(seen.draining > seen.capacity / 2.0, "it did not recover from the load: {seen:?}");
     ensure!(seen.degraded > 0 && seen.degraded < seen.decisions, "{} of {} are degraded", seen.degraded, seen.decisions);
     ensure!(seen.rss_at_the_end_bytes <= BUDGET_MIB << 20, "{} bytes resident, {BUDGET_MIB} MiB were promised", seen.rss_at_the_end_bytes);
     let found = by_id(seen.sample.iter().map(|record| record.json()).collect::<Result<_>>()?)?;

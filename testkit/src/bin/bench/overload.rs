@@ -37,14 +37,8 @@ pub fn measure(kafka: &Kafka, setup: &Setup, args: &Args) -> Result<String> {
         stop: if kafka.broker_pid().is_some() { STOP } else { Duration::ZERO },
         limit: Duration::from_secs(args.overload_seconds * 10 + args.limit),
     };
-    let mut target = Target {
-        kafka,
-        worker: &mut worker,
-        admin: &run.admin,
-        input: &input,
-        decisions: &decisions,
-        degraded_after: DEGRADED_AFTER,
-    };
+    let mut target =
+        Target { kafka, worker: &mut worker, admin: &run.admin, input: &input, decisions: &decisions, degraded_after: DEGRADED_AFTER };
     let seen = overload::run(&mut target, &mut traffic, plan)?;
     ensure!(seen.rss_at_the_end_bytes <= BUDGET_MIB << 20, "{} bytes resident of {BUDGET_MIB} MiB", seen.rss_at_the_end_bytes);
     let expected = replayed(&setup, folder.path(), traffic.sample())?;
