@@ -2,6 +2,7 @@
 
 use super::failure::count;
 use super::{Failure, Global, Output, code, lint, print};
+use crate::config::memory::Shares;
 use crate::config::{Config, Sources, defaults, load};
 use crate::{flags, rules};
 use clap::Args;
@@ -77,6 +78,9 @@ impl Findings {
         self.warnings.extend(loaded.warnings);
         self.good.push("settings".to_owned());
         self.good.extend(mappings(&loaded.config));
+        // Settings that are valid fit: what it says is how.
+        self.good
+            .extend(Shares::of(&loaded.config, loaded.config.topics.partitions as usize).map(|shares| format!("memory.budget {shares}")));
         let Config { rules, flags, .. } = &loaded.config;
         let pack = self.pack(&rules.path, &rules.settings);
         let snapshot = self.flags(&flags.file);

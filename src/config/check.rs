@@ -1,6 +1,7 @@
 //! What is possible: each value alone, and values beside each other.
 
 use super::layer::{Key, Origin, Settings};
+use super::memory::Shares;
 use super::report::{INVALID, PROPERTY, Report};
 use super::{Config, EVERY_TOPIC, KeyedBy};
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("enable.gapless.guarantee", "a transaction aborts and starts again instead"),
     ("enable.idempotence", "transactions rest on it"),
     ("enable.partition.eof", "restore relies on its value"),
+    ("fetch.max.bytes", "queues have their part of `memory.budget`"),
     ("group.id", "set `app.id`"),
     ("group.instance.id", "set `stream.identity`"),
     ("group.protocol", "ownership of partitions is written for the classic protocol"),
@@ -34,6 +36,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("isolation.level", "aborted records must not be read"),
     ("max.in.flight", "idempotence allows at most five"),
     ("max.in.flight.requests.per.connection", "idempotence allows at most five"),
+    ("message.max.bytes", "records are as large as `input.max_value_bytes` lets them be"),
     ("message.send.max.retries", "idempotence needs retries"),
     ("message.timeout.ms", "a record's delivery is bounded by `stream.transaction_timeout`"),
     ("metadata.broker.list", "set `kafka.bootstrap_servers`"),
@@ -41,6 +44,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("partition.assignment.strategy", "handing over state is written for cooperative-sticky"),
     ("partitioner", "partitions are chosen explicitly: see `input.partitioner`"),
     ("plugin.library.paths", "foreign code in the client can break every promise"),
+    ("queue.buffering.max.kbytes", "queues have their part of `memory.budget`"),
+    ("queue.buffering.max.messages", "queues have their part of `memory.budget`"),
+    ("queued.max.messages.kbytes", "queues have their part of `memory.budget`"),
+    ("queued.min.messages", "queues have their part of `memory.budget`"),
     ("request.required.acks", "transactions need all replicas to answer"),
     ("retries", "idempotence needs retries"),
     ("retry.backoff.max.ms", "it tells which requests may have been sent twice"),
@@ -82,6 +89,7 @@ pub fn check(config: &Config, settings: &Settings, report: &mut Report) -> Vec<S
     entities(config, &mut checks);
     mappings(config, &mut checks);
     numbers(config, &mut checks);
+    memory(config, &mut checks);
     times(config, &mut checks);
     places(config, &mut checks);
     properties(config, &mut checks);
@@ -194,10 +202,24 @@ fn numbers(config: &Config, checks: &mut Checks<'_>) {
     let value = config.input.max_value_bytes.0;
     checks.require((1 << 10..=100 << 20).contains(&value), "input", "max_value_bytes", || format!("is {value} bytes"), "1KiB to 100MiB");
     for (name, bytes) in [("cache_bytes", config.state.cache_bytes.0), ("rocksdb_bytes", config.state.rocksdb_bytes.0)] {
-        checks.require(bytes >= 1 << 20, "state", name, || format!("is {bytes} bytes"), "at least 1MiB");
+        let bytes = bytes.unwrap_or(1 << 20);
+        checks.require(bytes >= 1 << 20, "state", name, || format!("is {bytes} bytes"), "at least 1MiB, or `auto`");
     }
-    let changed = config.stream.max_changed_bytes.0;
-    checks.require(changed >= 64 << 10, "stream", "max_changed_bytes", || format!("is {changed} bytes"), "at least 64KiB");
+    let changed = config.stream.max_changed_bytes.0.unwrap_or(64 << 10);
+    let message = || format!("is {changed} bytes");
+    checks.require(changed >= 64 << 10, "stream", "max_changed_bytes", message, "at least 64KiB, or `auto`");
+}
+
+/// The parts of the budget, for as many tasks as the settings speak of.
+fn memory(config: &Config, checks: &mut Checks<'_>) {
+    // Values that are wrong by themselves are told of as such.
+    if !(1..=64).contains(&config.stream.lanes) || !(1..=10_000).contains(&config.topics.partitions) {
+        return;
+    }
+    if let Err(shortage) = Shares::of(config, config.topics.partitions as usize) {
+        let help = "raise `memory.budget`, or lower `stream.lanes`, `input.max_value_bytes`, or the parts that are set";
+        checks.require(false, "memory", "budget", || shortage.to_string(), help);
+    }
 }
 
 fn text(time: Duration) -> String {
@@ -237,6 +259,9 @@ fn times(config: &Config, checks: &mut Checks<'_>) {
         message,
         "`stream.transaction_timeout` must be shorter than `stream.session_timeout`",
     );
+    let degraded = config.stream.degraded_after.0.unwrap_or(Duration::from_secs(1));
+    let holds = (Duration::from_secs(1)..=Duration::from_secs(7 * 86_400)).contains(&degraded);
+    checks.require(holds, "stream", "degraded_after", || format!("is {}", text(degraded)), "1s to 7d, or `off`");
     for (section, name, time) in
         [("state", "write_interval", config.state.write_interval.0), ("sink", "batch_interval", config.sink.batch_interval.0)]
     {

@@ -7,6 +7,7 @@ mod check;
 mod layer;
 mod load;
 mod mapping;
+pub mod memory;
 mod parse;
 pub mod reference;
 mod report;
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tripline_core::address::{Addressing, Scope, SessionKey};
 use tripline_core::event::mapping::Mapping;
-use units::{Bytes, Span};
+use units::{Bytes, Limit, Share, Span};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -47,6 +48,8 @@ pub struct Config {
     pub decisions: Decisions,
     /// The local state store.
     pub state: State,
+    /// The memory of the process.
+    pub memory: Memory,
     /// Lanes and transactions.
     pub stream: Stream,
     /// The event store.
@@ -238,12 +241,19 @@ pub struct Decisions {
 pub struct State {
     /// Folder of the state store; one process at a time.
     pub dir: PathBuf,
-    /// Decoded actor states kept in memory, all lanes together.
-    pub cache_bytes: Bytes,
-    /// RocksDB block cache and write buffers, all tasks together.
-    pub rocksdb_bytes: Bytes,
+    /// Decoded actor states kept in memory, all lanes together; `auto`: a share of `memory.budget`.
+    pub cache_bytes: Share,
+    /// RocksDB block cache and write buffers, all tasks together; `auto`: a share of `memory.budget`.
+    pub rocksdb_bytes: Share,
     /// How often committed state goes from memory to RocksDB.
     pub write_interval: Span,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// Resident memory of the process at most: every queue, cache and buffer has its part of it.
+    pub budget: Bytes,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -263,10 +273,12 @@ pub struct Stream {
     pub transaction_timeout: Span,
     /// A member that is silent for longer loses its partitions.
     pub session_timeout: Span,
+    /// What is decided longer after its cause than this says so in a header; `off`: nothing does.
+    pub degraded_after: Limit,
     /// Records in one transaction at most.
     pub max_records: usize,
-    /// Bytes of changed actor state in one transaction at most.
-    pub max_changed_bytes: Bytes,
+    /// Bytes of actor state that one transaction touches at most; `auto`: a share of `memory.budget`.
+    pub max_changed_bytes: Share,
 }
 
 #[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -319,6 +331,14 @@ pub struct Log {
 }
 
 impl Config {
+    /// Size that a record of ours may have: an event at its limit, written as a decision (the masked payload beside what
+    /// rules recorded from it), with key and headers. Producers need it as `message.max.bytes`.
+    pub fn max_record_bytes(&self) -> usize {
+        // What brokers and librdkafka allow by default; below it nothing would be gained.
+        const USUAL: usize = 1_048_588;
+        self.input.max_value_bytes.0.saturating_mul(3).saturating_add(64 * 1024).clamp(USUAL, 1_000_000_000)
+    }
+
     /// `<app.id>.internal.observations`.
     pub fn observations_topic(&self) -> String {
         format!("{}.internal.observations", self.app.id)

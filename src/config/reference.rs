@@ -64,6 +64,8 @@ fn expected(section: &str, key: &str) -> String {
     let target = definition.map_or(property, |name| &schema["$defs"][name]);
     match definition {
         Some("Span") => return format!("a length of time like `{example}` (ms, s, m, h, d)"),
+        Some("Limit") => return format!("`off` or a length of time like `{example}` (ms, s, m, h, d)"),
+        Some("Share") => return "`auto` or a size like `64MiB` (KiB, MiB, GiB)".to_owned(),
         Some("Bytes") => return format!("a size like `{example}` (KiB, MiB, GiB)"),
         _ => {}
     }

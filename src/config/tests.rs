@@ -116,7 +116,7 @@ fn a_yaml_file_tells_places_too() {
         refused(&sources),
         [
             "3:3 C002 unknown key `state.cache_byte` | did you mean `state.cache_bytes`?",
-            "4:16 C003 `state.cache_bytes` cannot be `lots` | expected a size like `128MiB` (KiB, MiB, GiB)",
+            "4:16 C003 `state.cache_bytes` cannot be `lots` | expected `auto` or a size like `64MiB` (KiB, MiB, GiB)",
             "5:8 C003 `input` is a section, not a value | write `[input]` and its keys below it",
         ]
     );
@@ -238,6 +238,29 @@ fn problems_never_repeat_a_secret() {
         let all: String = problems.iter().map(ToString::to_string).collect();
         assert!(!all.contains("hunter2"), "{all}");
     }
+}
+
+#[test]
+fn parts_of_the_budget_are_shares_or_set_and_have_to_fit() {
+    let loaded = load(&flags(&["memory.budget=1GiB", "state.cache_bytes=64MiB", "stream.degraded_after=off"])).expect("valid");
+    let config = &loaded.config;
+    assert_eq!((config.state.cache_bytes.0, config.state.rocksdb_bytes.0), (Some(64 << 20), None));
+    assert_eq!(config.stream.degraded_after.0, None);
+    let shown = loaded.render(false);
+    assert!(shown.contains("cache_bytes = \"64MiB\"") && shown.contains("rocksdb_bytes = \"auto\""), "{shown}");
+    assert!(shown.contains("degraded_after = \"off\""), "{shown}");
+    let (_folder, again) = file("shown.toml", &shown);
+    assert_eq!(load(&again).expect("what is shown is a settings file again").config, loaded.config);
+
+    let check = |set: &[&str], expected: &str| {
+        let problems = refused(&flags(set));
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{set:?}: {problems:?}");
+    };
+    check(&["memory.budget=100MiB"], "C004 `memory.budget` is 100MiB, and ");
+    check(&["state.rocksdb_bytes=2GiB"], "rocksdb 2048MiB");
+    check(&["state.cache_bytes=1KiB"], "`state.cache_bytes` is 1024 bytes | at least 1MiB, or `auto`");
+    check(&["stream.degraded_after=10ms"], "`stream.degraded_after` is 10ms | 1s to 7d, or `off`");
+    check(&["stream.degraded_after=never"], "expected `off` or a length of time like `1m`");
 }
 
 #[test]

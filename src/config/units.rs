@@ -7,6 +7,14 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
+/// A length of time that may be `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit(pub Option<Duration>);
+
+/// A size that may be `auto`: its share of `memory.budget`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share(pub Option<usize>);
+
 /// A size, written `"512KiB"`, `"64MiB"`, `"1GiB"` or a number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes(pub usize);
@@ -76,6 +84,69 @@ impl schemars::JsonSchema for Bytes {
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({"type": ["string", "integer"], "minimum": 0, "pattern": "^[0-9]+ ?(KiB|MiB|GiB)?$"})
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Limit, D::Error> {
+        let text = String::deserialize(d)?;
+        if text == "off" {
+            return Ok(Limit(None));
+        }
+        Span::deserialize(serde::de::value::StringDeserializer::new(text)).map(|span| Limit(Some(span.0)))
+    }
+}
+
+impl Serialize for Limit {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(time) => Span(time).serialize(s),
+            None => s.serialize_str("off"),
+        }
+    }
+}
+
+impl schemars::JsonSchema for Limit {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Limit".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "pattern": "^(off|[0-9]+(ms|s|m|h|d))$"})
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Share, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Number(u64),
+            Text(String),
+        }
+        let text = match Form::deserialize(d)? {
+            Form::Text(text) if text == "auto" => return Ok(Share(None)),
+            Form::Text(text) => text,
+            Form::Number(number) => number.to_string(),
+        };
+        Bytes::deserialize(serde::de::value::StringDeserializer::new(text)).map(|bytes| Share(Some(bytes.0)))
+    }
+}
+
+impl Serialize for Share {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(bytes) => Bytes(bytes).serialize(s),
+            None => s.serialize_str("auto"),
+        }
+    }
+}
+
+impl schemars::JsonSchema for Share {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Share".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": ["string", "integer"], "minimum": 0, "pattern": "^(auto|[0-9]+ ?(KiB|MiB|GiB)?)$"})
     }
 }
 

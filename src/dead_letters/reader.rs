@@ -47,7 +47,9 @@ impl Reader<'_> {
     pub fn connect(config: &Config) -> Result<Reader<'_>, Error> {
         client::reach(config, TIMEOUT)?;
         let base = client::base(config);
-        let client = |isolation| changelog::client(&base, &config.app.id, isolation).map_err(|e| Error::Client(ClientError::creating(e)));
+        let client = |isolation| {
+            changelog::client(&base, &config.app.id, isolation, changelog::MANY).map_err(|e| Error::Client(ClientError::creating(e)))
+        };
         Ok(Reader { config, committed: client(Isolation::Committed)?, uncommitted: client(Isolation::Uncommitted)? })
     }
 

@@ -8,7 +8,6 @@ use crate::config::Config;
 use crate::stream::client::{self, ClientError};
 use crate::stream::failpoints::{self, Point};
 use crate::stream::producer::{LaneProducer, Outgoing, SendError, UNTAGGED};
-use crate::stream::topics::max_record_bytes;
 use rdkafka::error::KafkaError;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -36,16 +35,20 @@ pub fn transactional_id(app: &str) -> String {
     format!("{app}-dlq-redrive")
 }
 
+/// Memory for records on their way out.
+const QUEUE_BYTES: usize = 64 << 20;
+
 impl Redriver<'_> {
     /// Fences every earlier redrive of this `app.id`; what it had not committed is aborted.
     pub fn take_over(config: &Config) -> Result<Redriver<'_>, Error> {
         client::reach(config, Duration::from_secs(15))?;
         let (id, timeout) = (transactional_id(&config.app.id), config.stream.transaction_timeout.0);
-        let producer =
-            LaneProducer::connect(&client::base(config), &id, timeout, max_record_bytes(config)).map_err(|error| match error {
+        let producer = LaneProducer::connect(&client::base(config), &id, timeout, config.max_record_bytes(), QUEUE_BYTES).map_err(
+            |error| match error {
                 KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => Error::Client(ClientError::creating(error)),
                 source => Error::Kafka { what: format!("begin as {id}"), source },
-            })?;
+            },
+        )?;
         Ok(Redriver { config, producer })
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tripline_core::time::format_rfc3339_ms;
 
 /// A batch is written when its records reach this size, however few they are: the bound of the sink's memory.
-const MAX_BYTES: usize = 8 << 20;
+const MAX_BYTES: usize = 4 << 20;
 
 /// One partition's share of a batch.
 #[derive(Debug, Default)]

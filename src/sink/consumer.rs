@@ -42,7 +42,11 @@ fn properties(config: &Config, base: &ClientConfig) -> ClientConfig {
         // The first start stores everything that is there; after lost offsets the repeats change nothing. `latest` would leave a gap.
         .set("auto.offset.reset", "earliest")
         .set("enable.partition.eof", "false")
-        .set("allow.auto.create.topics", "false");
+        .set("allow.auto.create.topics", "false")
+        // The sink's part of the memory budget.
+        .set("queued.max.messages.kbytes", "4096")
+        .set("queued.min.messages", "4000")
+        .set("fetch.max.bytes", "1000000");
     let mut default = |key: &str, value: &str| {
         if base.get(key).is_none() {
             properties.set(key, value);
@@ -50,8 +54,7 @@ fn properties(config: &Config, base: &ClientConfig) -> ClientConfig {
     };
     // A topic made after the sink has started is found within seconds instead of five minutes.
     default("topic.metadata.refresh.interval.ms", "5000");
-    // The bound of records fetched ahead. At the bound a partition pauses: not for the default's whole second.
-    default("queued.max.messages.kbytes", "16384");
+    // At the bound of what is fetched ahead a partition pauses: not for the default's whole second.
     default("fetch.queue.backoff.ms", "50");
     if base.get("group.protocol") != Some("consumer") {
         // A killed sink's partitions wait for this long. Shorter than a lane's: a heartbeat comes from librdkafka's own thread,

@@ -171,6 +171,18 @@ impl Cache {
         }
     }
 
+    /// Forgets the old generation, and if that is not enough the young one, until what is held is within `budget`. Only when
+    /// nothing is changed.
+    pub fn trim(&mut self, budget: usize) {
+        if !self.changed.is_empty() || self.bytes() <= budget {
+            return;
+        }
+        self.old = Generation::default();
+        if self.young.bytes > budget {
+            self.young = Generation::default();
+        }
+    }
+
     /// Bytes held, roughly.
     pub fn bytes(&self) -> usize {
         self.young.bytes + self.old.bytes
@@ -222,6 +234,25 @@ mod tests {
         }
         assert_eq!(newest(&mut cache, "user:0"), Some(0), "used all the time");
         assert_eq!(newest(&mut cache, "user:1"), None, "long unused");
+    }
+
+    #[test]
+    fn a_smaller_budget_holds_at_once_but_never_for_what_is_changed() {
+        let mut cache = Cache::default();
+        for i in 0..100 {
+            touch(&mut cache, &format!("user:{i}"), i);
+        }
+        cache.trim(0);
+        assert_eq!(cache.count(), 100, "an open transaction needs them");
+        cache.settle();
+        cache.turn(0);
+        touch(&mut cache, "user:new", 1);
+        cache.settle();
+        let young = cache.young.bytes;
+        cache.trim(young);
+        assert_eq!((cache.count(), cache.bytes()), (1, young), "the old ones go first");
+        cache.trim(young - 1);
+        assert_eq!((cache.count(), cache.bytes()), (0, 0));
     }
 
     #[test]

@@ -94,7 +94,27 @@ impl StoreError {
 pub struct Budget {
     cache: Cache,
     buffers: WriteBufferManager,
+    unwritten: Unwritten,
 }
+
+/// Committed encodings that one task keeps in memory at most, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwritten {
+    /// While it runs.
+    pub running: usize,
+    /// While it is restored.
+    pub restoring: usize,
+}
+
+impl Default for Unwritten {
+    fn default() -> Unwritten {
+        Unwritten { running: 16 << 20, restoring: 4 << 20 }
+    }
+}
+
+/// RocksDB allocates write buffers in steps of this, and each open one has a step or more: with RocksDB's own (1 MiB) a
+/// few dozen tasks would fill any budget with nothing and flush without end.
+const ARENA_STEP: usize = 64 << 10;
 
 impl std::fmt::Debug for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -103,9 +123,17 @@ impl std::fmt::Debug for Budget {
 }
 
 impl Budget {
-    /// Half for blocks, half for write buffers.
+    /// Blocks and write buffers inside one bound: what the buffers take is charged to the cache of blocks. Buffers of a third
+    /// are flushed before they are a half, so the cache gets a sixth less than all, as in Flink.
     pub fn new(bytes: usize) -> Budget {
-        Budget { cache: Cache::new_lru_cache(bytes / 2), buffers: WriteBufferManager::new_write_buffer_manager(bytes / 2, false) }
+        let cache = Cache::new_lru_cache(bytes / 6 * 5);
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 3, false, cache.clone());
+        Budget { cache, buffers, unwritten: Unwritten::default() }
+    }
+
+    /// With bounds for what has not reached RocksDB: of a task that runs, and of one that is restored.
+    pub fn with_unwritten(self, running: usize, restoring: usize) -> Budget {
+        Budget { unwritten: Unwritten { running, restoring }, ..self }
     }
 }
 
@@ -172,10 +200,23 @@ impl StateDir {
     }
 }
 
+/// A scan ends early when it has read so much.
+const SCAN_BYTES: usize = 1 << 20;
+
+/// What a [`TaskStore::scan`] found.
+#[derive(Debug)]
+pub struct Scanned {
+    /// Entities and their encoded states, in key order.
+    pub found: Vec<(String, Vec<u8>)>,
+    /// There is nothing behind them.
+    pub is_end: bool,
+}
+
 /// One task's RocksDB.
 pub struct TaskStore {
     db: DB,
     path: PathBuf,
+    unwritten: Unwritten,
 }
 
 impl std::fmt::Debug for TaskStore {
@@ -213,7 +254,7 @@ impl TaskStore {
         let mut options = Options::default();
         options.set_max_open_files(256);
         let db = DB::open_for_read_only(&options, path, false).map_err(|source| StoreError::Rocks { path: path.to_owned(), source })?;
-        Ok(Some(TaskStore { db, path: path.to_owned() }))
+        Ok(Some(TaskStore { db, path: path.to_owned(), unwritten: Unwritten::default() }))
     }
 
     /// Opens or creates the store.
@@ -227,13 +268,19 @@ impl TaskStore {
         options.set_block_based_table_factory(&table);
         options.set_write_buffer_manager(&budget.buffers);
         options.set_write_buffer_size(8 << 20);
+        options.set_arena_block_size(ARENA_STEP);
         options.set_max_total_wal_size(32 << 20);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_bottommost_compression_type(DBCompressionType::Zstd);
         options.set_keep_log_file_num(2);
         options.set_max_open_files(256);
         let db = DB::open(&options, path).map_err(|source| StoreError::Rocks { path: path.to_owned(), source })?;
-        Ok(TaskStore { db, path: path.to_owned() })
+        Ok(TaskStore { db, path: path.to_owned(), unwritten: budget.unwritten })
+    }
+
+    /// What may wait in memory to be written here.
+    pub fn unwritten(&self) -> Unwritten {
+        self.unwritten
     }
 
     /// Removes a task's store from the disk; it must be closed.
@@ -304,20 +351,24 @@ impl TaskStore {
         Ok(found)
     }
 
-    /// Up to `limit` entities after `from` (exclusive), in key order, with their encoded states.
-    pub fn scan(&self, from: Option<&str>, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    /// Up to `limit` entities after `from` (exclusive), in key order, with their encoded states; fewer when they are large.
+    pub fn scan(&self, from: Option<&str>, limit: usize) -> Result<Scanned, StoreError> {
         let start = from.map_or_else(|| vec![STATE], state_key);
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         for item in self.db.iterator(IteratorMode::From(&start, Direction::Forward)) {
             let (key, value) = item.map_err(|e| self.rocks(e))?;
-            if key.first() != Some(&STATE) || found.len() == limit {
+            if key.first() != Some(&STATE) {
                 break;
+            }
+            if found.len() == limit || bytes >= SCAN_BYTES {
+                return Ok(Scanned { found, is_end: false });
             }
             let entity = String::from_utf8_lossy(&key[1..]).into_owned();
             if from != Some(entity.as_str()) {
+                bytes += value.len();
                 found.push((entity, value.into_vec()));
             }
         }
-        Ok(found)
+        Ok(Scanned { found, is_end: true })
     }
 }

@@ -4,15 +4,16 @@ mod timed;
 
 use super::cache::Cache;
 use super::due::DueIndex;
-use super::store::{StoreError, TaskStore};
+use super::store::{Scanned, StoreError, TaskStore};
 use std::collections::HashMap;
 use tripline_core::protocol::start::Local;
 use tripline_core::state::ActorState;
 
-/// Encodings that are committed but not yet in RocksDB are written early past this many bytes.
-const UNWRITTEN_CAP_BYTES: usize = 16 << 20;
 /// Entities looked at in one sweep for expired states.
 const SWEEP_STEP: usize = 512;
+
+/// What an encoding that waits takes beside its key and its bytes: its place in the table, two small allocations.
+const UNWRITTEN_ENTRY: usize = 80;
 
 type Encoded = Option<Box<[u8]>>;
 
@@ -52,14 +53,18 @@ impl TaskState {
         &self.store
     }
 
-    /// Lets `work` change an entity's state. Answers `work`'s result and the bytes that now count as changed.
+    /// Lets `work` change an entity's state. Answers `work`'s result and the bytes that the transaction holds in memory because
+    /// of it: those of a state that changed, and of one that had to be loaded, for neither leaves the cache before the commit.
     pub fn change<R>(&mut self, entity: &str, work: impl FnOnce(&mut ActorState) -> R) -> Result<(R, usize), StoreError> {
         let (store, unwritten) = (&self.store, &self.unwritten);
+        let before = self.cache.bytes();
         let at = self.cache.locate(entity, || load(store, unwritten, entity))?;
+        let loaded = self.cache.bytes().saturating_sub(before);
         // Listed before the work: should it panic half-way, the abort must find the entry.
         let newly = self.cache.list(at);
         let result = work(self.cache.state(at));
-        Ok((result, if newly { self.cache.keep_listed_if_changed(at) } else { 0 }))
+        let changed = if newly { self.cache.keep_listed_if_changed(at) } else { 0 };
+        Ok((result, changed.max(loaded)))
     }
 
     /// Whether the open transaction changed anything.
@@ -91,9 +96,10 @@ impl TaskState {
     /// The transaction committed: what was encoded is the truth.
     pub fn commit(&mut self, cache_budget: usize) {
         for (entity, bytes) in self.sealed.drain(..) {
-            self.unwritten_bytes += entity.len() + bytes.as_ref().map_or(0, |b| b.len());
+            let key_bytes = entity.len();
+            self.unwritten_bytes += key_bytes + bytes.as_ref().map_or(0, |b| b.len());
             if let Some(before) = self.unwritten.insert(entity, bytes) {
-                self.unwritten_bytes = self.unwritten_bytes.saturating_sub(before.map_or(0, |b| b.len()));
+                self.unwritten_bytes = self.unwritten_bytes.saturating_sub(key_bytes + before.map_or(0, |b| b.len()));
             }
         }
         self.due.commit();
@@ -116,8 +122,10 @@ impl TaskState {
             self.hint(entity, bytes)?;
         }
         self.unwritten_bytes += entity.len() + bytes.map_or(0, <[u8]>::len);
-        self.unwritten.insert(entity.into(), bytes.map(Into::into));
-        let is_full = self.is_full();
+        if let Some(before) = self.unwritten.insert(entity.into(), bytes.map(Into::into)) {
+            self.unwritten_bytes = self.unwritten_bytes.saturating_sub(entity.len() + before.map_or(0, |b| b.len()));
+        }
+        let is_full = self.unwritten_bytes() > self.store.unwritten().restoring;
         if is_full {
             self.write(None)?;
         }
@@ -126,7 +134,17 @@ impl TaskState {
 
     /// Whether what is unwritten should be written before its time.
     pub fn is_full(&self) -> bool {
-        self.unwritten_bytes + self.due.unwritten_bytes() > UNWRITTEN_CAP_BYTES
+        self.unwritten_bytes() > self.store.unwritten().running
+    }
+
+    /// Bytes that are committed and not in RocksDB yet, roughly.
+    pub fn unwritten_bytes(&self) -> usize {
+        self.unwritten_bytes + self.unwritten.len() * UNWRITTEN_ENTRY + self.due.unwritten_bytes()
+    }
+
+    /// Forgets decoded states until they are within a budget, whatever was used last. Between transactions.
+    pub fn trim(&mut self, cache_budget: usize) {
+        self.cache.trim(cache_budget);
     }
 
     /// Writes what is committed to RocksDB, with the commit it belongs to. `None` (during restore) leaves the store's own
@@ -146,8 +164,8 @@ impl TaskState {
         if !self.expired.is_empty() {
             return Ok(());
         }
-        let found = self.store.scan(self.sweep_from.as_deref(), SWEEP_STEP)?;
-        self.sweep_from = if found.len() < SWEEP_STEP { None } else { found.last().map(|(entity, _)| entity.clone()) };
+        let Scanned { found, is_end } = self.store.scan(self.sweep_from.as_deref(), SWEEP_STEP)?;
+        self.sweep_from = found.last().map(|(entity, _)| entity.clone()).filter(|_| !is_end);
         for (entity, bytes) in found {
             let newest = self.unwritten.get(entity.as_str()).map_or(Some(bytes.as_slice()), |b| b.as_deref());
             let Some(newest) = newest else { continue };

@@ -3,6 +3,7 @@
 //! It takes two clients, for a client's isolation level decides which end of a partition it is told: one reads committed
 //! data and the group's offsets, the other only knows where the partition really ends.
 
+use super::queues;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -25,8 +26,13 @@ pub enum Isolation {
     Uncommitted,
 }
 
-/// A client that reads as `group` without being a member of it.
-pub fn client(base: &ClientConfig, group: &str, isolation: Isolation) -> KafkaResult<BaseConsumer<Quiet>> {
+/// What a client that only asks, or reads a few records, needs for those that it fetches ahead, bytes.
+pub const FEW: usize = 1 << 20;
+/// What a client of a verb that reads whole partitions takes for records that it fetches ahead, bytes.
+pub const MANY: usize = 32 << 20;
+
+/// A client that reads as `group` without being a member of it. Records that it has fetched ahead take `memory_bytes`.
+pub fn client(base: &ClientConfig, group: &str, isolation: Isolation, memory_bytes: usize) -> KafkaResult<BaseConsumer<Quiet>> {
     let isolation = if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" };
     let mut config = base.clone();
     config
@@ -36,8 +42,8 @@ pub fn client(base: &ClientConfig, group: &str, isolation: Isolation) -> KafkaRe
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "50")
-        .set("fetch.queue.backoff.ms", "5")
-        .set("queued.max.messages.kbytes", "16384");
+        .set("fetch.queue.backoff.ms", "5");
+    queues::bound_consumer(&mut config, memory_bytes);
     config.create_with_context(Quiet)
 }
 

@@ -54,8 +54,8 @@ impl Fences {
             }
         }
         known.ended.insert(owner.to_owned(), now);
-        let (timeout, largest) = (shared.config.stream.transaction_timeout.0, super::topics::max_record_bytes(&shared.config));
-        match LaneProducer::connect(&shared.base, owner, timeout, largest) {
+        let (timeout, largest) = (shared.config.stream.transaction_timeout.0, shared.config.max_record_bytes());
+        match LaneProducer::connect(&shared.base, owner, timeout, largest, super::changelog::FEW) {
             Ok(_) => {
                 shared.metrics.rebalances.fences.inc();
                 info!(owner, milliseconds = now.elapsed().as_millis() as u64, "the former owner is gone: what it left open is ended");

@@ -19,12 +19,14 @@ pub mod client;
 pub mod failpoints;
 mod fencing;
 pub(crate) mod headers;
+mod lag;
 mod lane;
 pub(crate) mod outputs;
 pub mod partition;
 mod probe;
 mod process;
 pub(crate) mod producer;
+mod queues;
 mod registry;
 pub mod restore;
 mod runtime;
@@ -34,6 +36,7 @@ mod unowned;
 pub use runtime::{Role, RunError, run};
 
 use crate::admin::health::Health;
+use crate::config::memory::Shares;
 use crate::config::{Config, KeyedBy};
 use crate::live::Live;
 use crate::state::{Budget, StateDir};
@@ -67,7 +70,9 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What `/readyz` answers.
     pub health: Arc<Health>,
-    /// RocksDB memory.
+    /// The parts of the memory budget.
+    pub memory: Shares,
+    /// RocksDB's part of it.
     pub budget: Budget,
     /// The state folder.
     pub dir: StateDir,

@@ -20,6 +20,8 @@ use tripline_core::time::format_rfc3339_ms;
 pub const COMMIT: &str = "tripline-commit";
 /// The header of late records and dead letters that says whose they are. What is a CloudEvent says so with `ce_source`.
 pub const APP: &str = "tripline-app";
+/// The header of what was made longer after its cause than `stream.degraded_after`: how long, `lag_ms=61234`.
+const DEGRADED: &str = "tripline-degraded";
 
 /// Writes outputs of one lane; buffers are reused.
 #[derive(Debug)]
@@ -29,19 +31,35 @@ pub struct Outputs {
     source: String,
     key: String,
     value: Vec<u8>,
+    /// The value of [`DEGRADED`] for what is written now; empty for none.
+    degraded: String,
 }
 
-/// The headers of a record that is a CloudEvent: its attributes, after the auditor's header (task, seq and commit id).
-fn cloud_headers<'h>(event: &CloudEvent<'h>, commit: &'h str) -> [(&'h str, &'h [u8]); 1 + cloud_event::HEADERS.len()] {
-    let attributes = event.headers();
-    std::array::from_fn(|at| if at == 0 { (COMMIT, commit.as_bytes()) } else { attributes[at - 1] })
+/// The headers of a record that is a CloudEvent: its attributes, after the auditor's header (task, seq and commit id) and
+/// before that of a degraded one.
+fn cloud_headers<'h>(event: &CloudEvent<'h>, commit: &'h str, degraded: &'h str) -> Vec<(&'h str, &'h [u8])> {
+    let mut headers = Vec::with_capacity(2 + cloud_event::HEADERS.len());
+    headers.push((COMMIT, commit.as_bytes()));
+    headers.extend(event.headers());
+    if !degraded.is_empty() {
+        headers.push((DEGRADED, degraded.as_bytes()));
+    }
+    headers
 }
 
 impl Outputs {
     /// For a lane.
     pub fn new(shared: Arc<Shared>) -> Outputs {
         let source = cloud_event::source(&shared.config.app.id);
-        Outputs { shared, source, key: String::new(), value: Vec::with_capacity(2048) }
+        Outputs { shared, source, key: String::new(), value: Vec::with_capacity(2048), degraded: String::new() }
+    }
+
+    /// From here on, what is written came this long after its cause, milliseconds, which is too long; `None`: in time.
+    pub fn degraded(&mut self, lag_ms: Option<i64>) {
+        self.degraded.clear();
+        if let Some(lag_ms) = lag_ms {
+            self.degraded = format!("lag_ms={lag_ms}");
+        }
     }
 
     fn send(&self, producer: &LaneProducer, topic: &str, timestamp_ms: i64, headers: &[(&str, &[u8])]) -> Result<(), SendError> {
@@ -73,7 +91,7 @@ impl Outputs {
         self.about(&decision.entity);
         self.json(decision)?;
         let topic = if decision.shadow { &shared.config.topics.shadow } else { &shared.config.topics.decisions };
-        let headers = cloud_headers(&CloudEvent::of_decision(decision, &self.source, &self.key), commit);
+        let headers = cloud_headers(&CloudEvent::of_decision(decision, &self.source, &self.key), commit, &self.degraded);
         self.send(producer, topic, timestamp_ms, &headers)
     }
 
@@ -83,7 +101,7 @@ impl Outputs {
         self.about(&alert.entity);
         self.json(alert)?;
         let id = cloud_event::alert_record_id(alert);
-        let headers = cloud_headers(&CloudEvent::of_alert(alert, &id, &self.source, &self.key), commit);
+        let headers = cloud_headers(&CloudEvent::of_alert(alert, &id, &self.source, &self.key), commit, &self.degraded);
         self.send(producer, &shared.config.topics.alerts, timestamp_ms, &headers)
     }
 
@@ -95,7 +113,7 @@ impl Outputs {
             self.json(standing)?;
         }
         let (id, at) = (cloud_event::standing_record_id(change, &self.key), format_rfc3339_ms(change.at_ms));
-        let headers = cloud_headers(&CloudEvent::of_standing(&id, &at, &self.source, &self.key), commit);
+        let headers = cloud_headers(&CloudEvent::of_standing(&id, &at, &self.source, &self.key), commit, &self.degraded);
         let value = change.standing.as_ref().map(|_| self.value.as_slice());
         self.send_value(producer, &shared.config.topics.standing, value, timestamp_ms, &headers)
     }

@@ -114,7 +114,7 @@ struct Probe {
 
 impl Probe {
     fn connect(shared: &Arc<Shared>) -> Result<Probe, KafkaError> {
-        let client = |isolation| changelog::client(&shared.base, &shared.config.app.id, isolation);
+        let client = |isolation| changelog::client(&shared.base, &shared.config.app.id, isolation, changelog::FEW);
         Ok(Probe {
             shared: shared.clone(),
             committed: client(Isolation::Committed)?,

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::failpoints::{self, Point};
 use super::headers::headers_of;
+use super::lag::Lag;
 use super::outputs::Outputs;
 use super::partition::{crc32_partition, murmur2_partition};
 use super::producer::{LaneProducer, SendError};
@@ -63,6 +64,8 @@ pub struct Processor {
     key: String,
     /// Reference time of the observation that was looked at last, milliseconds.
     pub reference_ms: i64,
+    /// How long after its cause each thing is done.
+    pub lag: Lag,
     /// A rule of the engine in use fires on time.
     pub needs_time: bool,
     /// The hint that is being looked at.
@@ -100,13 +103,14 @@ impl Processor {
     pub fn new(shared: Arc<Shared>) -> Processor {
         Processor {
             outputs: Outputs::new(shared.clone()),
-            shared,
             selection: Selection::default(),
             made: Made::default(),
             key: String::new(),
             reference_ms: 0,
+            lag: Lag::new(&shared.config),
             needs_time: false,
             looking: None,
+            shared,
         }
     }
 
@@ -164,6 +168,7 @@ impl Processor {
             }
         };
         self.reference_ms = observation.reference_ms;
+        let lag_ms = self.lag.of_observation(observation.reference_ms);
         let (selection, made, key) = (&mut self.selection, &mut self.made, &mut self.key);
         made.clear();
         let needs_state = engine.select(&observation, selection);
@@ -197,7 +202,7 @@ impl Processor {
         }
         tally.clamped += u64::from(observation.clamped);
         tally.timed_decisions += timed;
-        self.hand_out(producer, tally, timestamp_ms, commit)?;
+        self.hand_out(producer, tally, timestamp_ms, lag_ms, commit)?;
         Ok(changed)
     }
 
@@ -230,7 +235,8 @@ impl Processor {
             let (_, changed) = state.look(&hint, look).map_err(Trouble::Store)?;
             fired.changed += changed;
             tally.timed_decisions += counted(&self.made.decisions);
-            self.hand_out(producer, tally, hint.0.min(firing.timestamp_ms), commit)?;
+            let lag_ms = self.lag.since(hint.0.saturating_add(engine.lateness_ms()));
+            self.hand_out(producer, tally, hint.0.min(firing.timestamp_ms), lag_ms, commit)?;
             self.looking = None;
         }
         fired.is_done = true;
@@ -242,7 +248,19 @@ impl Processor {
         self.looking.take()
     }
 
-    fn hand_out(&mut self, producer: &LaneProducer, tally: &mut Tally, timestamp_ms: i64, commit: &str) -> Result<(), Trouble> {
+    fn hand_out(
+        &mut self,
+        producer: &LaneProducer,
+        tally: &mut Tally,
+        timestamp_ms: i64,
+        lag_ms: i64,
+        commit: &str,
+    ) -> Result<(), Trouble> {
+        let degraded = self.lag.degraded(lag_ms);
+        self.outputs.degraded(degraded);
+        if degraded.is_some() {
+            tally.degraded += counted(&self.made.decisions);
+        }
         for decision in &self.made.decisions {
             self.outputs.decision(producer, decision, timestamp_ms, commit)?;
             if decision.shadow {

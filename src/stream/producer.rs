@@ -8,6 +8,7 @@
 //! transaction, and late offsets replace its own (KAFKA-17754). A producer that may have sent one twice is
 //! [suspect](LaneProducer::is_suspect): building it anew raises the epoch, which the broker refuses late requests of.
 
+use super::queues;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -119,12 +120,14 @@ impl std::fmt::Debug for LaneProducer {
 }
 
 impl LaneProducer {
-    /// Builds the producer and fences every earlier one of the same id; a transaction it left open is aborted by that.
+    /// Builds the producer and fences every earlier one of the same id; a transaction it left open is aborted by that. Its
+    /// records have at most `largest_bytes` each, and all that wait have `memory_bytes`.
     pub fn connect(
         base: &ClientConfig,
         transactional_id: &str,
         timeout: Duration,
         largest_bytes: usize,
+        memory_bytes: usize,
     ) -> Result<LaneProducer, KafkaError> {
         let mut config = base.clone();
         config
@@ -136,9 +139,8 @@ impl LaneProducer {
             // Both: the smaller one counts.
             .set("retry.backoff.ms", RETRY_BACKOFF.as_millis().to_string())
             .set("retry.backoff.max.ms", (2 * RETRY_BACKOFF).as_millis().to_string())
-            .set("queue.buffering.max.messages", "200000")
-            .set("queue.buffering.max.kbytes", "65536")
             .set("sticky.partitioning.linger.ms", "0");
+        queues::bound_producer(&mut config, memory_bytes);
         let deliveries = Deliveries::default();
         let inner: ThreadedProducer<Deliveries> = config.create_with_context(deliveries.clone())?;
         inner.init_transactions(timeout.max(Duration::from_secs(10)))?;

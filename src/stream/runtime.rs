@@ -7,6 +7,7 @@
 use super::topics::{self, TopicsError};
 use super::{Shared, client, fencing, lane, registry};
 use crate::admin::{self, AdminError, health::Health};
+use crate::config::memory::{Shares, Shortage};
 use crate::config::{Config, KeyedBy};
 use crate::live::Live;
 use crate::sink::{self, SinkCounters, SinkError};
@@ -42,6 +43,9 @@ pub enum RunError {
     /// Topics are not as they must be.
     #[error(transparent)]
     Topics(#[from] TopicsError),
+    /// The tasks that there are need more memory than those that the settings speak of.
+    #[error("memory.budget {0}; raise it, or lower stream.lanes or the parts that are set")]
+    Memory(#[from] Shortage),
     /// The state folder cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,7 +72,7 @@ impl RunError {
         match self {
             RunError::Client(error) => error.exit_code(),
             RunError::Topics(TopicsError::Wrong(_)) => 3,
-            RunError::Lane(lane::LaneError::Client { .. }) => 3,
+            RunError::Lane(lane::LaneError::Client { .. }) | RunError::Memory(_) => 3,
             RunError::Admin(error) => error.exit_code(),
             RunError::Sink(error) => error.exit_code(),
             _ => 4,
@@ -176,6 +180,8 @@ fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<H
     };
     client::reach(&config, Duration::from_secs(10))?;
     let found = topics::verify(&config)?;
+    let memory = Shares::of(&config, usize::try_from(found.tasks).unwrap_or(0))?;
+    info!(%memory, "memory budget");
     let names = &config.topics;
     let output_partitions: BTreeMap<String, i32> = [
         (config.keyed_topic(), found.tasks),
@@ -201,7 +207,8 @@ fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<H
         live,
         metrics,
         health,
-        budget: Budget::new(config.state.rocksdb_bytes.0),
+        budget: Budget::new(memory.rocksdb).with_unwritten(memory.lane().unwritten, memory.lane().restore_unwritten),
+        memory,
         dir,
         identity,
         registry: registry::Registry::default(),

@@ -79,14 +79,6 @@ pub struct Topic {
     pub settings: BTreeMap<&'static str, Want>,
 }
 
-/// Size that a record of ours may have: an event at its limit, written as a decision (the masked payload beside what
-/// rules recorded from it), with key and headers. Producers need it as `message.max.bytes`.
-pub fn max_record_bytes(config: &Config) -> usize {
-    // What brokers and librdkafka allow by default; below it nothing would be gained.
-    const USUAL: usize = 1_048_588;
-    config.input.max_value_bytes.0.saturating_mul(3).saturating_add(64 * 1024).clamp(USUAL, 1_000_000_000)
-}
-
 /// Every topic of a configuration, input topics first. `found` gives the partitions of a keyed input, which the
 /// changelog follows.
 pub fn desired(config: &Config, found: &BTreeMap<String, Found>) -> Vec<Topic> {
@@ -138,7 +130,7 @@ fn settings(role: Role, config: &Config) -> BTreeMap<&'static str, Want> {
     let policy = if matches!(role, Role::Changelog | Role::Standing) { "compact" } else { "delete" };
     settings.insert("cleanup.policy", Want::Exactly(policy));
     if role != Role::Epochs {
-        settings.insert("max.message.bytes", Want::AtLeast(max_record_bytes(config) as i64));
+        settings.insert("max.message.bytes", Want::AtLeast(config.max_record_bytes() as i64));
     }
     match role {
         Role::Decisions | Role::Late | Role::Shadow => settings.insert("retention.ms", Want::AtFirst(7 * DAY_MS)),

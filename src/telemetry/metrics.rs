@@ -36,6 +36,7 @@ pub struct Metrics {
     alerts: [Counter; Tally::ALERTS.len()],
     standings: Counter,
     shadow: Counter,
+    degraded: Counter,
     clamped: Counter,
     ticks: Counter,
     timed_decisions: Counter,
@@ -186,6 +187,8 @@ pub struct LaneMetrics {
     /// Tasks being processed.
     pub running: Gauge,
     stream_time: Seconds,
+    /// How far behind the lane is.
+    pub lag: Seconds,
 }
 
 impl LaneMetrics {
@@ -209,6 +212,7 @@ struct LaneFamilies {
     cache_entries: ByLane<Gauge>,
     tasks: ByLane<Gauge>,
     stream_time: ByLane<Seconds>,
+    lag: ByLane<Seconds>,
 }
 
 /// Decisions by type: types of loaded profiles, `other`, `none`.
@@ -257,6 +261,10 @@ impl Metrics {
         let alerts = t.counters("alerts", "state", Tally::ALERTS, "Records of alerts by what happened to the alert, committed.");
         let standings = t.counter("standings", "Standings published or taken back, committed.");
         let shadow = t.counter("shadow_decisions", "Decisions of rules that only watch (mode shadow), committed.");
+        let degraded = t.counter(
+            "decisions_degraded",
+            "Decisions with the header `tripline-degraded`, which came longer after their cause than `stream.degraded_after`, committed.",
+        );
         let clamped =
             t.counter("clamped", "Observations whose event time was ahead of the reference time and was capped to it, committed.");
         let ticks = t.counter("ticks", "Ticks read by tasks, committed: records of the observations topic that are no observations.");
@@ -277,6 +285,7 @@ impl Metrics {
             alerts,
             standings,
             shadow,
+            degraded,
             clamped,
             ticks,
             timed_decisions,
@@ -321,6 +330,7 @@ impl Metrics {
             (&self.observations.dead_lettered, tally.dead_lettered),
             (&self.standings, tally.standings),
             (&self.shadow, tally.shadow),
+            (&self.degraded, tally.degraded),
             (&self.clamped, tally.clamped),
             (&self.ticks, tally.ticks),
             (&self.timed_decisions, tally.timed_decisions),
@@ -358,6 +368,7 @@ impl Metrics {
             restoring: self.lanes.tasks.get_or_create_owned(&state("restoring")),
             running: self.lanes.tasks.get_or_create_owned(&state("running")),
             stream_time: self.lanes.stream_time.get_or_create_owned(&lane),
+            lag: self.lanes.lag.get_or_create_owned(&lane),
         }
     }
 }
@@ -458,6 +469,12 @@ impl LaneFamilies {
                 Some(Unit::Seconds),
                 "",
                 "Stream time: up to when the lane's tasks have heard from all their sources, the least of them; 0 while a source was not heard, and while nothing waits for time.",
+            ),
+            lag: t.lane_gauges(
+                "lane_lag",
+                Some(Unit::Seconds),
+                "",
+                "Greatest age of an observation (keyed mode: input record) when it was processed just now, by its reference time; 0 when nothing was processed for a second.",
             ),
             cache_bytes: t.lane_gauges("state_cache", Some(Unit::Bytes), "", "Bytes of decoded actor states in memory."),
             cache_entries: t.lane_gauges("state_cache_entries", None, "", "Decoded actor states in memory."),

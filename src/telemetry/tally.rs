@@ -42,6 +42,8 @@ pub struct Tally {
     pub standings: u64,
     /// Decisions of rules that only watch.
     pub shadow: u64,
+    /// Decisions that came longer after their cause than `stream.degraded_after`.
+    pub degraded: u64,
     /// Events whose time was capped to the reference time.
     pub clamped: u64,
     /// Ticks read by tasks.

@@ -8,6 +8,7 @@ pub mod client;
 pub mod http;
 pub mod kafka;
 pub mod malformed;
+pub mod overload;
 pub mod process;
 pub mod proxy;
 pub mod worker;

@@ -61,6 +61,7 @@ pub fn root() -> &'static Path {
 }
 
 impl Line {
+    /// On the broker that all tests share.
     pub fn new(setup: &Setup) -> Result<Line> {
         Line::on(Kafka::shared(), setup)
     }
@@ -213,13 +214,17 @@ impl Line {
 
     /// What `replay` says of the same events.
     pub fn replay(&self, events: &str) -> Result<BTreeMap<String, Value>> {
+        self.replay_with(events, &root().join("config/packs/anomaly-infra").display().to_string())
+    }
+
+    /// What `replay` says of the same events with the rules of this folder.
+    pub fn replay_with(&self, events: &str, rules: &str) -> Result<BTreeMap<String, Value>> {
         let input = self.file("replay-input.ndjson");
         std::fs::write(&input, events)?;
         let file = |name: &str| self.file(name).display().to_string();
-        let rules = root().join("config/packs/anomaly-infra").display().to_string();
         let (input, flags, settings) = (input.display().to_string(), file("flags.json"), file("settings.json"));
         let emit = if self.emit_all { "all" } else { "fired" };
-        let args = ["replay", "--input", &input, "--rules", &rules, "--flags", &flags, "--settings", &settings, "--emit", emit];
+        let args = ["replay", "--input", &input, "--rules", rules, "--flags", &flags, "--settings", &settings, "--emit", emit];
         let done = self.command(&args, &[])?;
         ensure!(done.status.success(), "replay: {}", String::from_utf8_lossy(&done.stderr));
         by_id(String::from_utf8(done.stdout)?.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?)

@@ -11,6 +11,7 @@ mod example;
 mod faults;
 mod hostile;
 mod late;
+mod overload;
 mod parity;
 mod restore;
 mod sharing;

@@ -69,7 +69,7 @@ fn stores_that_were_killed_equal_the_changelog_and_what_was_changed_in_them_is_f
     let states: BTreeMap<String, Vec<u8>> = {
         let dir = StateDir::open(&line.file("state-one"))?;
         let store = TaskStore::open_read_only(&dir.task(0))?.context("a store")?;
-        store.scan(None, usize::MAX)?.into_iter().collect()
+        store.scan(None, usize::MAX)?.found.into_iter().collect()
     };
     ensure!(states.len() as u64 == same, "{} states, {same} compared", states.len());
     let mut of_users = states.keys().filter(|entity| entity.starts_with("user:"));

@@ -51,7 +51,9 @@ impl Reader<'_> {
         let cluster = Cluster::connect(config).map_err(of_client)?;
         let found = cluster.find(&names(config)).map_err(of_topics)?;
         let base = client::base(config);
-        let client = |isolation| changelog::client(&base, &config.app.id, isolation).map_err(|e| of_client(ClientError::creating(e)));
+        let client = |isolation| {
+            changelog::client(&base, &config.app.id, isolation, changelog::MANY).map_err(|e| of_client(ClientError::creating(e)))
+        };
         Ok(Reader { config, found, committed: client(Isolation::Committed)?, uncommitted: client(Isolation::Uncommitted)? })
     }
 

@@ -60,7 +60,9 @@ impl Group<'_> {
     pub(super) fn connect(config: &Config) -> Result<Group<'_>, Failure> {
         client::reach(config, TIMEOUT).map_err(of_client)?;
         let base = client::base(config);
-        let client = |isolation| changelog::client(&base, &config.app.id, isolation).map_err(|e| of_client(ClientError::creating(e)));
+        let client = |isolation| {
+            changelog::client(&base, &config.app.id, isolation, changelog::MANY).map_err(|e| of_client(ClientError::creating(e)))
+        };
         Ok(Group { config, committed: client(Isolation::Committed)?, uncommitted: client(Isolation::Uncommitted)? })
     }
 

@@ -214,10 +214,8 @@ impl Task<'_> {
     fn compare(&self, fold: &mut Fold, verified: &mut Verified) -> Result<(), Failure> {
         let mut from: Option<String> = None;
         loop {
-            let found = self.store.scan(from.as_deref(), STEP).map_err(refused)?;
-            let Some((last, _)) = found.last() else { break };
-            from = Some(last.clone());
-            for (entity, state) in &found {
+            let scanned = self.store.scan(from.as_deref(), STEP).map_err(refused)?;
+            for (entity, state) in &scanned.found {
                 let key = fold::of_entity(entity);
                 match fold.compare(entity, state) {
                     Compared::NotMine => {}
@@ -228,6 +226,10 @@ impl Task<'_> {
                     Compared::OnlyInStore => verified.note(Difference::OnlyInStore, key, Some(entity)),
                 }
             }
+            if scanned.is_end {
+                break;
+            }
+            from = scanned.found.into_iter().next_back().map(|(entity, _)| entity);
         }
         for key in fold.only_in_changelog() {
             verified.note(Difference::OnlyInChangelog, key, None);

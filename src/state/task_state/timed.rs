@@ -2,7 +2,7 @@
 
 use super::TaskState;
 use crate::state::due::Hint;
-use crate::state::store::StoreError;
+use crate::state::store::{Scanned, StoreError};
 use tripline_core::state::ActorState;
 
 /// Entities read at once while the due index is made.
@@ -54,14 +54,14 @@ impl TaskState {
     pub fn rebuild_due(&mut self) -> Result<(), StoreError> {
         let mut from = None;
         loop {
-            let found = self.store.scan(from.as_deref(), REBUILD_STEP)?;
+            let Scanned { found, is_end } = self.store.scan(from.as_deref(), REBUILD_STEP)?;
             for (entity, bytes) in &found {
                 self.hint(entity, bytes)?;
             }
             if self.is_full() {
                 self.write(None)?;
             }
-            if found.len() < REBUILD_STEP {
+            if is_end {
                 return Ok(());
             }
             from = found.last().map(|(entity, _)| entity.clone());

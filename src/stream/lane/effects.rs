@@ -153,7 +153,7 @@ impl Driver {
     }
 
     pub(super) fn apply(&mut self, id: TaskId, committed: Committed) {
-        let budget = self.shared.config.state.cache_bytes.0 / self.shared.config.stream.lanes.max(1) / self.tasks.len().max(1);
+        let budget = self.cache_budget();
         // Counted when the commit is known, whether it was known at once or had to be looked up.
         self.shared.metrics.add(&self.tally);
         self.tally.clear();
@@ -253,8 +253,8 @@ const LOOK_UP_LIMIT: Duration = Duration::from_secs(3);
 /// Connects, again and again while brokers are away; a wrong property fails at once.
 pub(super) fn connect_producer(shared: &Shared, id: &str) -> Result<LaneProducer, KafkaError> {
     loop {
-        match LaneProducer::connect(&shared.base, id, shared.config.stream.transaction_timeout.0, topics::max_record_bytes(&shared.config))
-        {
+        let (timeout, largest_bytes) = (shared.config.stream.transaction_timeout.0, shared.config.max_record_bytes());
+        match LaneProducer::connect(&shared.base, id, timeout, largest_bytes, shared.memory.lane().produced) {
             Err(KafkaError::Transaction(error)) if !shared.is_stopping() => {
                 warn!(%error, "init_transactions failed, tried again");
                 std::thread::sleep(Duration::from_millis(500));

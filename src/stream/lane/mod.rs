@@ -9,8 +9,8 @@ use super::failpoints::{self, Point};
 use super::probe::Prober;
 use super::process::{Processor, Trouble, guarded};
 use super::producer::{LaneProducer, Outgoing, UNTAGGED};
+use super::queues;
 use super::restore::{self, Ready, RestoreError};
-use super::topics;
 use crate::state::TaskState;
 use crate::telemetry::metrics::LaneMetrics;
 use crate::telemetry::tally::Tally;
@@ -46,6 +46,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(50);
 mod assignment;
 mod effects;
 mod errors;
+mod memory;
 mod task;
 mod time;
 
@@ -167,13 +168,13 @@ fn consume(shared: &Arc<Shared>, context: &Context) -> Result<BaseConsumer<Conte
         .set("session.timeout.ms", stream.session_timeout.0.as_millis().to_string())
         .set("heartbeat.interval.ms", (stream.session_timeout.0.as_millis() / 10).clamp(100, 1_000).to_string())
         .set("max.poll.interval.ms", stream.session_timeout.0.as_millis().max(300_000).to_string())
-        .set("fetch.queue.backoff.ms", "5")
-        .set("queued.max.messages.kbytes", "32768");
+        .set("fetch.queue.backoff.ms", "5");
     // How soon partitions that were added are noticed.
     const REFRESH: &str = "topic.metadata.refresh.interval.ms";
     if config.get(REFRESH).is_none() {
         config.set(REFRESH, "60000");
     }
+    queues::bound_consumer(&mut config, shared.memory.lane().fetched);
     let client = |source| LaneError::Client { what: "consumer", source };
     let consumer: BaseConsumer<Context> = config.create_with_context(context.clone()).map_err(client)?;
     let topics: Vec<&str> = shared.inputs.iter().map(String::as_str).collect();
@@ -340,9 +341,7 @@ impl Driver {
                 task.last = Some(restore::fingerprint(record));
                 self.records += 1;
                 self.changed_bytes += changed;
-                if self.records >= self.shared.config.stream.max_records
-                    || self.changed_bytes >= self.shared.config.stream.max_changed_bytes.0
-                {
+                if self.records >= self.shared.config.stream.max_records || self.changed_bytes >= self.shared.memory.lane().max_changed {
                     self.seal(consumer);
                 }
             }
@@ -399,6 +398,7 @@ impl Driver {
 
     /// What is due now; answers how long to wait for the next record.
     fn tick(&mut self, consumer: &BaseConsumer<Context>, now: Instant) -> Duration {
+        self.processor.lag.tick(now);
         if self.connected() {
             while let Some(task) = self.wanted.pop_front() {
                 let request = self.request(task);
@@ -449,6 +449,7 @@ impl Driver {
         }
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
+            self.trim_caches();
             let mut failed = Vec::new();
             for (id, task) in &mut self.tasks {
                 let before_ms = task.input_time_ms.saturating_sub(DELETE_GRACE_MS);
@@ -460,9 +461,7 @@ impl Driver {
                 self.on_store_error(consumer, id, error);
             }
         }
-        let interval = self.shared.config.state.write_interval.0;
-        let due: Vec<TaskId> = self.tasks.iter().filter(|(_, t)| t.is_write_due(now, interval)).map(|(id, _)| *id).collect();
-        for id in due {
+        for id in self.writes_due(now) {
             self.write(consumer, id);
         }
     }
@@ -486,6 +485,7 @@ impl Driver {
         self.metrics.restoring.set(restoring as i64);
         self.metrics.running.set(self.tasks.len() as i64);
         self.metrics.stream_time(self.stream_time());
+        self.metrics.lag.set(self.processor.lag.report(self.reported));
         let (entries, bytes) =
             self.tasks.values().filter_map(|t| t.state.as_ref()).map(TaskState::cached).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         self.metrics.cache_entries.set(entries as i64);

@@ -106,6 +106,11 @@ impl Task {
         self.former.get_or_insert(former);
     }
 
+    /// Bytes of committed encodings that are not in RocksDB yet.
+    pub(super) fn unwritten_bytes(&self) -> usize {
+        self.state.as_ref().map_or(0, TaskState::unwritten_bytes)
+    }
+
     pub(super) fn is_write_due(&self, now: Instant, interval: Duration) -> bool {
         let full = self.state.as_ref().is_some_and(TaskState::is_full);
         full || self.unwritten_since.is_some_and(|since| now.duration_since(since) >= interval)

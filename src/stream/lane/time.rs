@@ -251,7 +251,7 @@ impl Driver {
     pub(super) fn fire(&mut self, consumer: &BaseConsumer<Context>, id: TaskId, record: &BorrowedMessage<'_>, until_ms: i64) -> bool {
         let stream = &self.shared.config.stream;
         let most = stream.max_records.saturating_sub(self.records).max(1);
-        let most_bytes = stream.max_changed_bytes.0.saturating_sub(self.changed_bytes).max(1);
+        let most_bytes = self.shared.memory.lane().max_changed.saturating_sub(self.changed_bytes).max(1);
         let timestamp_ms = record.timestamp().to_millis().unwrap_or(until_ms);
         let before = self.tally.written();
         let (Some(producer), Some(task)) = (&self.producer, self.tasks.get_mut(&id)) else { return false };

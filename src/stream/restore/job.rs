@@ -35,8 +35,9 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn connect(shared: &Shared) -> KafkaResult<Clients> {
-        let client = |isolation| changelog::client(&shared.base, &shared.config.app.id, isolation);
-        Ok(Clients { committed: client(Isolation::Committed)?, ends: client(Isolation::Uncommitted)? })
+        let client = |isolation, memory| changelog::client(&shared.base, &shared.config.app.id, isolation, memory);
+        let fetched = shared.memory.lane().restore_fetched;
+        Ok(Clients { committed: client(Isolation::Committed, fetched)?, ends: client(Isolation::Uncommitted, changelog::FEW)? })
     }
 
     /// Does what is asked.

@@ -147,6 +147,6 @@ fn records_at_the_limit_fit_their_topics() {
     let mut config = config();
     for (limit, bytes) in [(1, 1_048_588), (1 << 20, (3 << 20) + 65_536), (usize::MAX, 1_000_000_000)] {
         config.input.max_value_bytes.0 = limit;
-        assert_eq!(crate::stream::topics::max_record_bytes(&config), bytes);
+        assert_eq!(config.max_record_bytes(), bytes);
     }
 }

@@ -7,6 +7,7 @@ mod drain;
 mod events;
 mod instructions;
 mod latency;
+mod overload;
 mod report;
 mod worker;
 
@@ -48,6 +49,15 @@ pub struct Args {
     /// Measured seconds of the latency run
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Measure overload too: three times the capacity, then a broker that stands still
+    #[arg(long)]
+    overload: bool,
+    /// Seconds of overload
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    overload_seconds: u64,
+    /// Actors of the overload
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    overload_actors: u32,
     /// Decisions of the throughput runs: `all` makes one for every event, as the reference jobs did
     #[arg(long, value_enum, default_value_t = Emit::Fired)]
     emit: Emit,
@@ -141,6 +151,10 @@ fn main() -> Result<()> {
         }
         report.push('\n');
         report.push_str(&report::latency(load, &rows));
+    }
+    if args.overload {
+        report.push('\n');
+        report.push_str(&overload::measure(&kafka, &setup, &args)?);
     }
     println!("{report}");
     if let Some(file) = &args.out {

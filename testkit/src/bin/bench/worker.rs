@@ -74,6 +74,11 @@ impl Run {
         self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// Sets something else than the other runs have: `MEMORY__BUDGET`.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((format!("TRIPLINE_{name}"), value.to_owned()));
+    }
+
     /// Starts the worker.
     pub fn start(&self) -> Result<Worker> {
         Worker::spawn(&self.binary, &["run", "--roles", "detect"], self.settings(), self.folder.path().join("worker.log"))

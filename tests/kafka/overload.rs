@@ -1,0 +1,74 @@
+//! Three times more input than the worker can take, then a broker that stands still: it falls behind, says so, stays inside
+//! its memory and its group, and is right in the end. `make bench BENCH=--overload` does the same for long.
+
+use crate::line::{Line, PATIENCE, Setup, by_id};
+use anyhow::{Result, ensure};
+use std::time::Duration;
+use tripline_testkit::Kafka;
+use tripline_testkit::overload::{self, Plan, RULES, Target, Traffic};
+
+/// Little more than the least with which a worker starts.
+const BUDGET_MIB: u64 = 176;
+
+/// A broker of its own: others would stand still with it.
+struct OwnKafka(&'static Kafka);
+
+impl OwnKafka {
+    fn start() -> Result<OwnKafka> {
+        Ok(OwnKafka(Box::leak(Box::new(Kafka::start()?))))
+    }
+}
+
+impl Drop for OwnKafka {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+#[test]
+fn overload_and_a_broker_that_stands_still_cost_time_and_nothing_else() -> Result<()> {
+    let kafka = OwnKafka::start()?;
+    let line = Line::on(kafka.0, &Setup { flags: "{}".into(), ..Setup::routed(4, 4) })?;
+    let rules = line.file("rules");
+    std::fs::create_dir(&rules)?;
+    std::fs::write(rules.join("rules.yaml"), RULES)?;
+    let (budget, rules) = (format!("{BUDGET_MIB}MiB"), rules.display().to_string());
+    let settings = [
+        ("TRIPLINE_RULES__PATH", rules.as_str()),
+        ("TRIPLINE_MEMORY__BUDGET", budget.as_str()),
+        ("TRIPLINE_STREAM__DEGRADED_AFTER", "2s"),
+        ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "5s"),
+        ("TRIPLINE_STREAM__SESSION_TIMEOUT", "30s"),
+    ];
+    let mut running = line.start_with("one", "detect", &settings)?;
+    running.worker.wait_ready(&running.admin, PATIENCE)?;
+    let decisions = line.topic("decisions");
+    let degraded_after = Duration::from_secs(2);
+    let mut target = Target {
+        kafka: kafka.0,
+        worker: &mut running.worker,
+        admin: &running.admin,
+        input: &line.input,
+        decisions: &decisions,
+        degraded_after,
+    };
+    let mut traffic = Traffic::new(7, 20_000);
+    let plan =
+        Plan { events: 60_000, factor: 3.0, load: Duration::from_secs(8), stop: Duration::from_secs(8), limit: Duration::from_secs(240) };
+    let seen = overload::run(&mut target, &mut traffic, plan)?;
+    eprintln!("{}", overload::table(&seen, BUDGET_MIB << 20));
+
+    ensure!(seen.sent > 1.5 * seen.under_load, "it was not overloaded");
+    // Each event is routed and processed, and at the capacity both are as many. Others use this machine too: half of the work
+    // is far above a collapse.
+    ensure!((seen.routed + seen.under_load) / 2.0 > seen.capacity / 2.0, "it did less work under load: {seen:?}");
+    ensure!(seen.draining > seen.capacity / 2.0, "it did not recover from the load: {seen:?}");
+    ensure!(seen.degraded > 0 && seen.degraded < seen.decisions, "{} of {} are degraded", seen.degraded, seen.decisions);
+    ensure!(seen.rss_at_the_end_bytes <= BUDGET_MIB << 20, "{} bytes resident, {BUDGET_MIB} MiB were promised", seen.rss_at_the_end_bytes);
+    let found = by_id(seen.sample.iter().map(|record| record.json()).collect::<Result<_>>()?)?;
+    ensure!(found.len() > 20, "the sample is small");
+    crate::line::assert_equal(&found, &line.replay_with(traffic.sample(), &rules)?);
+    let log = std::fs::read_to_string(running.worker.log())?;
+    ensure!(log.contains("memory budget"), "the parts of the budget are told at the start");
+    running.stop()
+}
