@@ -14,6 +14,7 @@
 //! [`tripline_core::protocol::Lane`]; [`lane`] is that machine's driver, [`restore`] brings tasks to their committed
 //! position beside it, [`process`] is what happens to a record, [`outputs`] writes what comes of it.
 
+pub mod access;
 pub mod changelog;
 pub mod client;
 pub mod failpoints;
@@ -24,6 +25,7 @@ pub mod partition;
 mod probe;
 mod process;
 mod producer;
+mod refusal;
 mod registry;
 pub mod restore;
 mod runtime;
@@ -71,6 +73,8 @@ pub struct Shared {
     pub dir: StateDir,
     /// Stable name of this process.
     pub identity: String,
+    /// What Kafka denies.
+    pub access: Arc<access::Watch>,
     /// Open stores.
     pub registry: registry::Registry,
     /// Set to stop.

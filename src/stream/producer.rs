@@ -3,6 +3,7 @@
 //! Two traps of the binding are avoided here: committing while records are un-acknowledged waits in steps of 100 ms, so the
 //! lane drains first; and aborting needs delivery reports to be served meanwhile, so the producer polls on a thread of its own.
 
+use super::access;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -163,7 +164,9 @@ impl LaneProducer {
                     return Err(SendError::TooLarge);
                 }
                 Err((error, _)) => {
-                    warn!(topic = record.topic, %error, "could not produce");
+                    if self.refusal().is_none() {
+                        warn!(topic = record.topic, %error, "could not produce");
+                    }
                     return Err(SendError::Failed(if self.inner.client().fatal_error().is_some() {
                         Failure::InDoubt
                     } else {
@@ -186,7 +189,9 @@ impl LaneProducer {
         match self.deliveries.lock().failed {
             None => Ok(()),
             Some(code) => {
-                warn!(%code, "a record could not be delivered, the transaction is aborted");
+                if self.refusal().is_none() {
+                    warn!(%code, "a record could not be delivered, the transaction is aborted");
+                }
                 Err(if self.inner.client().fatal_error().is_some() { Failure::InDoubt } else { Failure::Abortable })
             }
         }
@@ -220,6 +225,17 @@ impl LaneProducer {
     /// Aborts.
     pub fn abort(&self) -> Result<(), Failure> {
         self.inner.abort_transaction(self.timeout).map_err(|e| triage("abort", &e))
+    }
+
+    /// Why the open transaction has failed, if Kafka refused it. Not for a transaction that is well.
+    ///
+    /// What librdkafka remembers as the reason comes with the next call that it cannot allow: records that it purges say only
+    /// that they were purged. Beginning is such a call, and changes nothing in a transaction that has begun.
+    pub fn refusal(&self) -> Option<RDKafkaErrorCode> {
+        match self.inner.begin_transaction() {
+            Err(KafkaError::Transaction(error)) => Some(error.code()).filter(|code| access::is_refusal_code(*code)),
+            _ => None,
+        }
     }
 
     /// Whether this producer was fenced by another with the same id.

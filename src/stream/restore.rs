@@ -4,6 +4,7 @@
 //! [`tripline_core::protocol::start`]; here it is done.
 
 use super::Shared;
+use super::access;
 use super::changelog::{self, Isolation, Quiet, ReadError, Span};
 use super::failpoints::{self, Point};
 use crate::config::{Config, Start};
@@ -140,6 +141,16 @@ pub enum RestoreError {
     Held(i32),
 }
 
+impl RestoreError {
+    /// Whether Kafka refused for want of a right or of good credentials.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, RestoreError::Kafka { source, .. } if access::is_refusal(source))
+    }
+}
+
+/// Time between two tries while Kafka refuses.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
 struct Restorer {
     shared: Arc<Shared>,
     committed: BaseConsumer<Quiet>,
@@ -170,6 +181,11 @@ pub fn serve(shared: &Arc<Shared>, requests: &Receiver<Request>, answers: &Sende
         let started = Instant::now();
         let outcome = restorer.restore(task);
         shared.metrics.restore.seconds.observe(started.elapsed().as_secs_f64());
+        if let Err(RestoreError::Kafka { source, .. }) = &outcome
+            && shared.access.refused(source)
+        {
+            std::thread::sleep(REFUSED_PAUSE);
+        }
         if answers.send(Answer { task, generation, outcome }).is_err() {
             return;
         }
@@ -226,6 +242,7 @@ impl Restorer {
                         _ => (None, String::new()),
                     });
                 }
+                Err(source) if access::is_refusal(&source) => return Err(self.kafka(task, source)),
                 Err(error) if Instant::now() < deadline && !self.shared.is_stopping() => {
                     warn!(topic, partition = task.partition, %error, "committed offset not readable yet, asking again");
                     std::thread::sleep(Duration::from_millis(100));
@@ -243,7 +260,7 @@ impl Restorer {
         loop {
             match self.ends.fetch_watermarks(topic, task.partition, Duration::from_secs(5)) {
                 Ok(ends) => return Ok(ends),
-                Err(error) if tries < 10 && !self.shared.is_stopping() => {
+                Err(error) if tries < 10 && !access::is_refusal(&error) && !self.shared.is_stopping() => {
                     tries += 1;
                     warn!(topic, partition = task.partition, %error, "watermarks not readable yet, asking again");
                     std::thread::sleep(Duration::from_millis(200));
@@ -280,6 +297,11 @@ impl Restorer {
                 }
                 // Compacted away, or already at the end: nothing to compare with.
                 Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => break,
+                // Not compared is not the same as equal.
+                Some(Err(source)) if access::is_refusal(&source) => {
+                    verdict = Err(self.kafka(task, source));
+                    break;
+                }
                 Some(Err(_)) | None => {}
             }
         }

@@ -62,7 +62,11 @@ pub fn root() -> &'static Path {
 
 impl Line {
     pub fn new(setup: &Setup) -> Result<Line> {
-        let kafka = Kafka::shared();
+        Line::on(Kafka::shared(), setup)
+    }
+
+    /// On a broker of the test's own.
+    pub fn on(kafka: &'static Kafka, setup: &Setup) -> Result<Line> {
         let app = unique("line");
         let input = format!("{app}.requests");
         kafka.create_topic(

@@ -87,7 +87,9 @@ impl Driver {
                     match error {
                         // Brokers come and go, and another lane takes its time: asked again, for as long as it takes.
                         RestoreError::Kafka { .. } | RestoreError::Held(_) => {
-                            warn!(lane = self.number, %error, "restore is tried again");
+                            if !error.is_refusal() {
+                                warn!(lane = self.number, %error, "restore is tried again");
+                            }
                             self.wanted.push_back(id);
                         }
                         error => self.give_up(error.into()),
