@@ -13,17 +13,16 @@ use tripline_testkit::kafka::access::{Acl, Resource};
 use tripline_testkit::keys::STORE_PASSWORD;
 use tripline_testkit::{Record, http, unique, wait_until};
 
-/// Four refusals are decided, told and held against a user; what was not found is only watched.
+/// Four refusals are decided and told; what was not found is only watched.
 const RULES: &str = r#"schema: 1
 kind: policy
 id: policy.access
 version: 1
 actions:
   - {do: alert, at: 30}
-  - {do: block, at: 60, families: 1, ttl: 10m}
 allowed_lateness: 1s
 ---
-{schema: 1, id: access.refused, version: 1, title: Refused, mode: enforce, on: http_request, by: user, when: status_code == 403,
+{schema: 1, id: access.refused, version: 1, title: Refused, mode: alert, on: http_request, by: user, when: status_code == 403,
  detect: {count: {at_least: 4, within: 1m}}, signal: {type: refused, severity: critical, points: 90, certain: true, user_message: Stop.}}
 ---
 {schema: 1, id: access.watched, version: 1, title: Watched, mode: shadow, on: http_request, by: user, when: status_code == 404,

@@ -144,7 +144,7 @@ impl Looker {
             while let Some(denied) = self.look() {
                 let Some(watch) = self.watch.upgrade() else { return };
                 if said.as_ref().is_none_or(|(what, when)| *what != denied || when.elapsed() >= SAY_EVERY) {
-                    error!("{denied}; waiting until it is allowed");
+                    error!(denied, "Kafka refuses what the roles need: waiting until it is allowed");
                     said = Some((denied.clone(), Instant::now()));
                 }
                 watch.found(Some(denied));
