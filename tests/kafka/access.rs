@@ -201,7 +201,7 @@ fn what_is_taken_back_is_named_waited_for_and_used_again() -> Result<()> {
         refuse(&line, &actor)?;
         wait_until(PATIENCE, &format!("decisions after {what}"), || is_decided(&line, &actor))?;
     }
-    // The password, too: connections prove themselves anew every few seconds.
+    // The password, too: connections prove themselves anew every half minute.
     fortress().kafka.set_password(&user, "another one")?;
     wait_until(PATIENCE, "the password is refused", || refused("refuses user"))?;
     fortress().kafka.set_password(&user, PASSWORD)?;

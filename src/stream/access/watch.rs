@@ -120,6 +120,10 @@ impl Watch {
         let _ = self.doubt.try_send(());
     }
 
+    fn is_refused_lately(&self) -> bool {
+        self.state().latest.as_ref().is_some_and(|(_, when)| when.elapsed() < UNEXPLAINED)
+    }
+
     fn found(&self, denied: Option<String>) {
         self.metrics.access_denied.set(i64::from(denied.is_some()));
         self.state().denied = denied;
@@ -136,54 +140,81 @@ struct Looker {
     roles: Vec<Role>,
 }
 
+/// What a look found.
+enum Found {
+    Allowed,
+    Denied(String),
+    /// The brokers did not answer, or they do not say.
+    Unknown,
+}
+
 impl Looker {
     fn serve(&self, doubts: &Receiver<()>) {
         while doubts.recv().is_ok() {
-            let mut said: Option<(String, Instant)> = None;
-            let mut pause = LOOK_AFTER;
-            while let Some(denied) = self.look() {
-                let Some(watch) = self.watch.upgrade() else { return };
-                if said.as_ref().is_none_or(|(what, when)| *what != denied || when.elapsed() >= SAY_EVERY) {
-                    error!(denied, "Kafka refuses what the roles need: waiting until it is allowed");
-                    said = Some((denied.clone(), Instant::now()));
-                }
-                watch.found(Some(denied));
-                drop(watch);
-                // A further doubt is no reason to look earlier.
-                match doubts.recv_timeout(pause) {
-                    Ok(()) => std::thread::sleep(pause),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-                pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
-            }
-            let Some(watch) = self.watch.upgrade() else { return };
-            watch.found(None);
-            if said.is_some() {
-                info!("Kafka allows everything again");
+            if self.wait_until_allowed(doubts).is_none() {
+                return;
             }
         }
     }
 
-    /// What is denied now.
-    fn look(&self) -> Option<String> {
+    /// Looks again and again; `None` when the process ends meanwhile.
+    fn wait_until_allowed(&self, doubts: &Receiver<()>) -> Option<()> {
+        let mut said: Option<(String, Instant)> = None;
+        let mut pause = LOOK_AFTER;
+        loop {
+            let found = self.look();
+            let watch = self.watch.upgrade()?;
+            match found {
+                Found::Allowed => break watch.found(None),
+                Found::Denied(denied) => {
+                    if said.as_ref().is_none_or(|(what, when)| *what != denied || when.elapsed() >= SAY_EVERY) {
+                        error!(denied, "Kafka refuses what the roles need: waiting until it is allowed");
+                        said = Some((denied.clone(), Instant::now()));
+                    }
+                    watch.found(Some(denied));
+                }
+                // Without an answer the last one holds; without any, the doubt ends with the refusals.
+                Found::Unknown if said.is_none() && !watch.is_refused_lately() => break,
+                Found::Unknown => {}
+            }
+            drop(watch);
+            // A further doubt is no reason to look earlier.
+            match doubts.recv_timeout(pause) {
+                Ok(()) => std::thread::sleep(pause),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+            pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
+        }
+        if said.is_some() {
+            info!("Kafka allows everything again");
+        }
+        Some(())
+    }
+
+    fn look(&self) -> Found {
         let verdict = verify(&self.config, &self.roles, CONNECT_WITHIN);
-        let watch = self.watch.upgrade()?;
+        let Some(watch) = self.watch.upgrade() else { return Found::Unknown };
         let state = watch.state();
         let ids: Vec<Right> = state.ids.iter().map(|id| id_right(id)).collect();
+        let denied = |user, missing| Found::Denied(AccessError::Denied { user, missing }.to_string());
         match verdict {
             Err(AccessError::Denied { user, mut missing }) => {
                 missing.extend(ids);
-                Some(AccessError::Denied { user, missing }.to_string())
+                denied(user, missing)
             }
-            Err(AccessError::Client(error @ ClientError::Refused { .. })) => Some(error.to_string()),
-            _ if !ids.is_empty() => Some(AccessError::Denied { user: user(&self.config), missing: ids }.to_string()),
-            Ok(Verdict::Allowed) => None,
-            // Whether brokers that are away would refuse is not known, and their being away is told elsewhere.
-            Ok(Verdict::Unsaid) | Err(AccessError::Client(_)) => {
-                let (what, _) = state.latest.as_ref().filter(|(_, when)| when.elapsed() < UNEXPLAINED)?;
-                Some(format!("Kafka refuses a request ({what}); compare its ACLs with `tripline acls print`"))
-            }
+            Err(AccessError::Client(error @ ClientError::Refused { .. })) => Found::Denied(error.to_string()),
+            // Their being away is told elsewhere.
+            Err(AccessError::Client(_)) => Found::Unknown,
+            Ok(_) if !ids.is_empty() => denied(user(&self.config), ids),
+            Ok(Verdict::Allowed) => Found::Allowed,
+            // Brokers that refuse and do not say what.
+            Ok(Verdict::Unsaid) => match &state.latest {
+                Some((what, when)) if when.elapsed() < UNEXPLAINED => {
+                    Found::Denied(format!("Kafka refuses a request ({what}); compare its ACLs with `tripline acls print`"))
+                }
+                _ => Found::Allowed,
+            },
         }
     }
 }
