@@ -6,7 +6,7 @@ use rdkafka::admin::AdminClient;
 use rdkafka::bindings as rd;
 use rdkafka::client::DefaultClientContext;
 use std::ffi::{CStr, CString, c_char};
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 
 const LIMIT_MS: i32 = 15_000;
 const SCRAM_ITERATIONS: i32 = 4096;
@@ -191,7 +191,7 @@ fn binding(acl: &Acl) -> Result<*mut rd::rd_kafka_AclBinding_t> {
         )
     };
     // SAFETY: librdkafka ends what it writes with NUL.
-    ensure!(binding != null_mut(), "{acl:?}: {}", unsafe { words(why.as_ptr()) });
+    ensure!(!binding.is_null(), "{acl:?}: {}", unsafe { words(why.as_ptr()) });
     Ok(binding)
 }
 
