@@ -3,6 +3,7 @@
 //! [`main`] reads the arguments, [`dispatch`] is the table of verbs, and a verb answers with an exit code or a
 //! [`Failure`]. `docs/cli.md` has the contract.
 
+pub mod acls;
 pub mod audit;
 pub mod check;
 pub mod config;
@@ -89,6 +90,9 @@ pub enum Verb {
     /// The topics that Tripline needs
     #[command(subcommand)]
     Topics(topics::TopicsCommand),
+    /// The rights that Tripline needs on a cluster with an authorizer
+    #[command(subcommand)]
+    Acls(acls::AclsCommand),
     /// What tasks remember
     #[command(subcommand)]
     State(state::StateCommand),
@@ -161,6 +165,7 @@ pub fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Events(args) => Ok(events::run(args, &ready(global)?.config)?),
         Verb::Dlq(command) => dlq::run(&command, &ready(global)?.config),
         Verb::Topics(command) => Ok(topics::run(&command, &ready(global)?.config)),
+        Verb::Acls(command) => acls::run(&command, &ready(global)?.config),
         Verb::State(command) => state::run(&command, &ready(global)?.config),
         Verb::Audit(args) => audit::run(&args, &ready(global)?.config),
         Verb::Generate(args) => Ok(generate::run(&args, &ready(global)?.config).map(|()| code::OK)?),

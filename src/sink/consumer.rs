@@ -17,7 +17,7 @@ use tracing::{debug, error};
 pub(super) type SinkConsumer = BaseConsumer<Rebalances>;
 
 /// The sink's consumer group: its own, so that it may lag, stop or start over without the detectors noticing.
-pub(super) fn group(config: &Config) -> String {
+pub fn group(config: &Config) -> String {
     format!("{}-sink", config.app.id)
 }
 
@@ -119,7 +119,9 @@ pub(super) enum Trouble {
     Passing,
     /// The topic is not there (yet).
     NoTopic,
-    /// No permission: may pass (credentials are being changed), but not for long.
+    /// No right, or no good credentials: the client tries again, and somebody has to be told.
+    Denied,
+    /// A group that we cannot be in: may pass, but not for long.
     Refused,
     /// The client is dead.
     Fatal,
@@ -140,9 +142,9 @@ pub(super) fn trouble(error: &KafkaError) -> Trouble {
             | Code::ClusterAuthorizationFailed
             | Code::Authentication
             | Code::SaslAuthenticationFailed
-            | Code::InvalidGroupId
-            | Code::InconsistentGroupProtocol,
-        ) => Trouble::Refused,
+            | Code::SSL,
+        ) => Trouble::Denied,
+        Some(Code::InvalidGroupId | Code::InconsistentGroupProtocol) => Trouble::Refused,
         _ => Trouble::Passing,
     }
 }

@@ -23,6 +23,8 @@ pub struct SinkCounters {
     pub database_failures: AtomicU64,
     /// Offset commits that failed; the records are read again, and a repeat changes nothing.
     pub commit_failures: AtomicU64,
+    /// Times that Kafka refused for want of a right or of good credentials; the client tries again.
+    pub refusals: AtomicU64,
 }
 
 impl SinkCounters {

@@ -21,6 +21,7 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
+pub use consumer::group;
 pub use counters::SinkCounters;
 pub use error::{SinkError, StoreError};
 pub use location::Location;

@@ -142,6 +142,8 @@ impl Sink<'_> {
                     }
                     troubles.passed();
                 }
+                // Told by whoever reads the counter.
+                Some(Err(error)) if consumer::trouble(&error) == Trouble::Denied => add(&self.counters.refusals, 1),
                 Some(Err(error)) => troubles.meet(error, self.config)?,
             }
             if self.batch.is_due(max_rows, max_age, Instant::now()) {
@@ -167,6 +169,7 @@ impl Sink<'_> {
         add(&self.counters.batches, 1);
         if let Err(error) = self.commit(&batch) {
             add(&self.counters.commit_failures, 1);
+            add(&self.counters.refusals, u64::from(consumer::trouble(&error) == Trouble::Denied));
             warn!(%error, "offsets of the sink not committed: these records are read again, and a repeat changes nothing");
         }
         Ok(())
@@ -296,7 +299,7 @@ impl Troubles {
                     return Err(SinkError::Refused { group, topic, source: Box::new(error) });
                 }
             }
-            Trouble::NoTopic | Trouble::Passing => {}
+            Trouble::NoTopic | Trouble::Passing | Trouble::Denied => {}
         }
         if self.logged != Some(trouble) {
             self.logged = Some(trouble);

@@ -3,7 +3,7 @@
 //! It takes two clients, for a client's isolation level decides which end of a partition it is told: one reads committed
 //! data and the group's offsets, the other only knows where the partition really ends.
 
-use super::queues;
+use super::{access, queues};
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -118,6 +118,8 @@ pub fn read_records<C: ConsumerContext, E>(
             // An end-of-file event also comes at the last stable offset: it counts only past the watermark.
             Some(Err(KafkaError::PartitionEOF(_))) if position(consumer, span).is_some_and(|at| at >= span.end) => break Ok(()),
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+            // It is reported once and comes never again: no reason to wait for more.
+            Some(Err(error)) if access::is_refusal(&error) => break Err(ReadError::Kafka(error)),
             Some(Err(error)) => warn!(topic = span.topic, partition = span.partition, %error, "could not read, tried again"),
         }
         if Instant::now() > deadline || is_stopping() {

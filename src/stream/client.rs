@@ -1,5 +1,7 @@
 //! What every Kafka client of ours has in common: its base settings, its log and one clear answer to "is the cluster there?".
 
+pub use super::refusal::Refusal;
+use super::refusal::without_circumstances;
 use crate::config::Config;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
@@ -10,6 +12,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -36,6 +39,14 @@ pub enum ClientError {
         /// librdkafka's words.
         why: String,
     },
+    /// A broker is there, and one side refuses the other.
+    #[error("Kafka at {servers} {refusal}")]
+    Refused {
+        /// `kafka.bootstrap_servers`.
+        servers: String,
+        /// Why.
+        refusal: Refusal,
+    },
     /// No broker answered.
     #[error("cannot reach Kafka at {servers}: {why}; check kafka.bootstrap_servers")]
     Unreachable {
@@ -51,6 +62,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ClientError::Properties { .. } => 3,
+            ClientError::Refused { refusal, .. } => refusal.exit_code(),
             ClientError::Unreachable { .. } => 4,
         }
     }
@@ -69,26 +81,68 @@ impl ClientError {
 /// may take twice as long: the answer of a large cluster far away is not quick.
 const FIRST_TRY: Duration = Duration::from_millis(500);
 
-/// Asks the cluster for its metadata until it answers or `timeout` is over.
+/// A refusal is believed when it lasts for so long: another broker of the cluster may still answer.
+const BELIEVE_AFTER: Duration = Duration::from_secs(2);
+/// How long a look at why a connection failed may take.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
+
+/// Asks the cluster for its metadata until it answers, refuses, or `timeout` is over.
 pub fn reach(config: &Config, timeout: Duration) -> Result<(), ClientError> {
     let probe: BaseProducer<Probe> = base(config).create_with_context(Probe::default()).map_err(ClientError::creating)?;
-    let deadline = Instant::now() + timeout;
+    let mut deadline = Instant::now() + timeout;
     let mut patience = FIRST_TRY;
+    let mut refusal = None;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let answer = probe.client().fetch_metadata(None, left.min(patience).max(Duration::from_millis(1)));
+        let Err(error) = probe.ask(deadline, patience) else { return Ok(()) };
         patience *= 2;
-        // Log lines and errors wait in the client's main queue; the reason for a failure is among them.
-        while probe.client().context().take_news(|| probe.poll(Duration::from_millis(1))) {}
-        match answer {
-            Ok(_) => return Ok(()),
-            Err(_) if Instant::now() < deadline => continue,
-            Err(error) => {
-                let why = probe.client().context().last.lock().ok().and_then(|last| last.clone()).unwrap_or_else(|| error.to_string());
-                return Err(ClientError::Unreachable { servers: config.kafka.bootstrap_servers.clone(), why });
+        let last = probe.client().context().last();
+        if refusal.is_none() {
+            refusal = last.as_deref().and_then(|words| Refusal::of(words, config));
+            if refusal.is_some() {
+                deadline = deadline.min(Instant::now() + BELIEVE_AFTER);
             }
         }
+        if Instant::now() < deadline {
+            continue;
+        }
+        let servers = config.kafka.bootstrap_servers.clone();
+        let refusal = match refusal {
+            Some(Refusal::Certificate) if verifies_without_the_name(config) => Some(Refusal::HostName),
+            None if last.is_none() && !has_tls(config) && takes_connections(&servers) => Some(Refusal::WantsTls),
+            refusal => refusal,
+        };
+        return Err(match refusal {
+            Some(refusal) => ClientError::Refused { servers, refusal },
+            None => {
+                let why = last.map_or_else(|| error.to_string(), |words| without_circumstances(&words).to_owned());
+                ClientError::Unreachable { servers, why }
+            }
+        });
     }
+}
+
+fn has_tls(config: &Config) -> bool {
+    config.kafka.properties.get("security.protocol").is_some_and(|protocol| protocol.to_ascii_lowercase().ends_with("ssl"))
+}
+
+/// librdkafka says the same of an unknown authority and of another host's name. This looks again without regard to the name, and
+/// without credentials: they are nothing to show to a stranger.
+fn verifies_without_the_name(config: &Config) -> bool {
+    let mut without = base(config);
+    without.set("security.protocol", "ssl").set("ssl.endpoint.identification.algorithm", "none");
+    for credential in ["sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password"] {
+        without.remove(credential);
+    }
+    let Ok(probe) = without.create_with_context::<_, BaseProducer<Probe>>(Probe::default()) else { return false };
+    let answered = probe.ask(Instant::now() + LOOK_WITHIN, LOOK_WITHIN).is_ok();
+    let last = probe.client().context().last();
+    answered || last.is_some_and(|words| Refusal::of(&words, config) != Some(Refusal::Certificate))
+}
+
+/// Whether somebody listens at one of these addresses.
+fn takes_connections(servers: &str) -> bool {
+    let addresses = servers.split(',').filter_map(|server| server.trim().to_socket_addrs().ok()).flatten();
+    addresses.take(8).any(|address| TcpStream::connect_timeout(&address, LOOK_WITHIN).is_ok())
 }
 
 /// Remembers the last complaint instead of logging it: the caller gets one message, not a dozen lines.
@@ -98,7 +152,27 @@ struct Probe {
     heard: std::sync::atomic::AtomicU64,
 }
 
+/// Asks for metadata.
+trait Ask {
+    /// One try of at most `patience`, not past the deadline.
+    fn ask(&self, deadline: Instant, patience: Duration) -> Result<(), KafkaError>;
+}
+
+impl Ask for BaseProducer<Probe> {
+    fn ask(&self, deadline: Instant, patience: Duration) -> Result<(), KafkaError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = self.client().fetch_metadata(None, left.min(patience).max(Duration::from_millis(1)));
+        // Log lines and errors wait in the client's main queue; the reason for a failure is among them.
+        while self.client().context().take_news(|| self.poll(Duration::from_millis(1))) {}
+        answer.map(|_| ())
+    }
+}
+
 impl Probe {
+    fn last(&self) -> Option<String> {
+        self.last.lock().ok().and_then(|last| last.clone())
+    }
+
     fn remember(&self, text: &str) {
         self.heard.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if let Ok(mut last) = self.last.lock() {
@@ -115,8 +189,9 @@ impl Probe {
 }
 
 impl ClientContext for Probe {
-    fn log(&self, level: RDKafkaLogLevel, _: &str, text: &str) {
-        if (level as i32) <= RDKafkaLogLevel::Warning as i32 {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        // Remarks about settings are no reason for a failure.
+        if (level as i32) <= RDKafkaLogLevel::Warning as i32 && facility != "CONFWARN" {
             self.remember(cause(text));
         }
     }

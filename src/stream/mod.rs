@@ -14,6 +14,7 @@
 //! [`tripline_core::protocol::Lane`]; [`lane`] is that machine's driver, [`restore`] brings tasks to their committed
 //! position beside it, [`process`] is what happens to a record, [`outputs`] writes what comes of it.
 
+pub mod access;
 pub mod changelog;
 pub mod client;
 pub mod failpoints;
@@ -27,6 +28,7 @@ mod probe;
 mod process;
 pub(crate) mod producer;
 mod queues;
+mod refusal;
 mod registry;
 pub mod restore;
 mod runtime;
@@ -78,6 +80,8 @@ pub struct Shared {
     pub dir: StateDir,
     /// Stable name of this process.
     pub identity: String,
+    /// What Kafka denies.
+    pub access: Arc<access::Watch>,
     /// Open stores.
     pub registry: registry::Registry,
     /// Former owners whose transactions were ended.

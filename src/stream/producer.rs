@@ -8,7 +8,7 @@
 //! transaction, and late offsets replace its own (KAFKA-17754). A producer that may have sent one twice is
 //! [suspect](LaneProducer::is_suspect): building it anew raises the epoch, which the broker refuses late requests of.
 
-use super::queues;
+use super::{access, queues};
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -182,7 +182,9 @@ impl LaneProducer {
                     return Err(SendError::TooLarge);
                 }
                 Err((error, _)) => {
-                    warn!(topic = record.topic, %error, "could not produce");
+                    if self.refusal().is_none() {
+                        warn!(topic = record.topic, %error, "could not produce");
+                    }
                     return Err(SendError::Failed(if self.inner.client().fatal_error().is_some() {
                         Failure::InDoubt
                     } else {
@@ -205,7 +207,9 @@ impl LaneProducer {
         match self.deliveries.lock().failed {
             None => Ok(()),
             Some(code) => {
-                warn!(%code, "a record could not be delivered, the transaction is aborted");
+                if self.refusal().is_none() {
+                    warn!(%code, "a record could not be delivered, the transaction is aborted");
+                }
                 Err(if self.inner.client().fatal_error().is_some() { Failure::InDoubt } else { Failure::Abortable })
             }
         }
@@ -263,6 +267,17 @@ impl LaneProducer {
     /// is only slow is suspected, too; that costs a new producer, for a step that took longer than that costs.
     pub fn is_suspect(&self) -> bool {
         self.is_suspect.get()
+    }
+
+    /// Why the open transaction has failed, if Kafka refused it. Not for a transaction that is well.
+    ///
+    /// What librdkafka remembers as the reason comes with the next call that it cannot allow: records that it purges say only
+    /// that they were purged. Beginning is such a call, and changes nothing in a transaction that has begun.
+    pub fn refusal(&self) -> Option<RDKafkaErrorCode> {
+        match self.inner.begin_transaction() {
+            Err(KafkaError::Transaction(error)) => Some(error.code()).filter(|code| access::is_refusal_code(*code)),
+            _ => None,
+        }
     }
 
     /// Whether this producer was fenced by another with the same id.

@@ -10,6 +10,7 @@ mod progress;
 
 pub use pool::start;
 
+use super::access;
 use crate::config::Config;
 use crate::state::TaskState;
 use rdkafka::error::KafkaError;
@@ -166,6 +167,13 @@ pub enum RestoreError {
     /// Nobody waits for it any more.
     #[error("the restore of partition {0} was called off")]
     CalledOff(i32),
+}
+
+impl RestoreError {
+    /// Whether Kafka refused for want of a right or of good credentials.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, RestoreError::Kafka { source, .. } if access::is_refusal(source))
+    }
 }
 
 /// How long an open transaction may hold up what is read: until it ended or timed out, with its coordinator's moment to say so.

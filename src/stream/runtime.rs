@@ -5,7 +5,7 @@
 //! within [`STOP_WITHIN`], after which the process ends anyway: every crash is safe.
 
 use super::topics::{self, TopicsError};
-use super::{Shared, client, fencing, lane, registry};
+use super::{Shared, access, client, fencing, lane, registry};
 use crate::admin::{self, AdminError, health::Health};
 use crate::config::memory::{Shares, Shortage};
 use crate::config::{Config, KeyedBy};
@@ -24,6 +24,9 @@ use tracing::{error, info, warn};
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// How often the sink's counters are carried over to the metric table.
 const CARRY_EVERY: Duration = Duration::from_millis(200);
+/// How long the start waits for a broker. A sink has nothing better to do.
+const DETECT_REACHES_WITHIN: Duration = Duration::from_secs(10);
+const SINK_REACHES_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -40,6 +43,9 @@ pub enum RunError {
     /// Kafka cannot be reached.
     #[error(transparent)]
     Client(#[from] client::ClientError),
+    /// Kafka does not allow what the roles need.
+    #[error(transparent)]
+    Access(#[from] access::AccessError),
     /// Topics are not as they must be.
     #[error(transparent)]
     Topics(#[from] TopicsError),
@@ -70,7 +76,8 @@ impl RunError {
     /// Exit code: 3 for settings, 4 for a dependency.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Client(error) => error.exit_code(),
+            RunError::Client(error) | RunError::Topics(TopicsError::Client(error)) => error.exit_code(),
+            RunError::Access(error) => error.exit_code(),
             RunError::Topics(TopicsError::Wrong(_)) => 3,
             RunError::Lane(lane::LaneError::Client { .. }) | RunError::Memory(_) => 3,
             RunError::Admin(error) => error.exit_code(),
@@ -98,6 +105,7 @@ async fn supervise(config: Config, live: Arc<Live>, roles: &[Role]) -> Result<()
     let health = Arc::new(Health::default());
     health.config_loaded();
     control(&metrics, &live);
+    let access = access::Watch::start(&config, roles, &metrics)?;
     let listener = match config.admin.listen.as_str() {
         "" => None,
         listen => Some(admin::bind(listen).await?),
@@ -119,8 +127,14 @@ async fn supervise(config: Config, live: Arc<Live>, roles: &[Role]) -> Result<()
 
     let lanes = {
         let (config, live, metrics, health) = (config.clone(), live.clone(), metrics.clone(), health.clone());
-        let detect = roles.contains(&Role::Detect);
-        let prepare = tokio::task::spawn_blocking(move || if detect { prepare(config, live, metrics, health).map(Some) } else { Ok(None) });
+        let (access, roles) = (access.clone(), roles.to_vec());
+        let prepare = tokio::task::spawn_blocking(move || {
+            if roles.contains(&Role::Detect) {
+                return prepare(config, live, metrics, health, access, &roles).map(Some);
+            }
+            access::verify(&config, &roles, SINK_REACHES_WITHIN)?;
+            Ok(None)
+        });
         tokio::select! {
             prepared = prepare => prepared.map_err(|_| RunError::Panicked("start-up".to_owned()))??,
             () = signals.next() => return Ok(()),
@@ -132,7 +146,7 @@ async fn supervise(config: Config, live: Arc<Live>, roles: &[Role]) -> Result<()
     }
     if roles.contains(&Role::Sink) {
         running += 1;
-        start_sink(&config, &metrics, &health, &stopping, &ended);
+        start_sink(&config, &metrics, &health, &access, &stopping, &ended);
     }
     health.broker_reached();
     drop(ended);
@@ -172,13 +186,20 @@ async fn supervise(config: Config, live: Arc<Live>, roles: &[Role]) -> Result<()
 }
 
 /// Everything that can be wrong before a lane starts.
-fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<Health>) -> Result<Arc<Shared>, RunError> {
+fn prepare(
+    config: Config,
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    access: Arc<access::Watch>,
+    roles: &[Role],
+) -> Result<Arc<Shared>, RunError> {
     let dir = StateDir::open(&config.state.dir)?;
     let identity = match config.stream.identity.as_str() {
         "" => dir.identity()?,
         identity => identity.to_owned(),
     };
-    client::reach(&config, Duration::from_secs(10))?;
+    access::verify(&config, roles, DETECT_REACHES_WITHIN)?;
     let found = topics::verify(&config)?;
     let memory = Shares::of(&config, usize::try_from(found.tasks).unwrap_or(0))?;
     info!(%memory, "memory budget");
@@ -211,6 +232,7 @@ fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<H
         memory,
         dir,
         identity,
+        access,
         registry: registry::Registry::default(),
         fences: fencing::Fences::default(),
         stop: AtomicBool::new(false),
@@ -237,6 +259,7 @@ fn start_sink(
     config: &Config,
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
+    access: &Arc<access::Watch>,
     stopping: &watch::Receiver<bool>,
     ended: &mpsc::UnboundedSender<Ended>,
 ) {
@@ -249,11 +272,19 @@ fn start_sink(
         let result = role.await.map_err(RunError::from);
         let _ = ended.send(("sink".to_owned(), result));
     });
-    let metrics = metrics.clone();
+    let (metrics, health, access) = (metrics.clone(), health.clone(), access.clone());
     tokio::spawn(async move {
-        let mut carried = [0; 5];
+        let (mut carried, mut refusals) = ([0; 5], 0);
         loop {
             carry(&metrics, &counters, &mut carried);
+            let refused = counters.refusals.load(Ordering::Relaxed);
+            if std::mem::replace(&mut refusals, refused) < refused {
+                access.refused_elsewhere("in the sink");
+            }
+            match access.reason() {
+                Some(reason) => health.waiting("sink", reason),
+                None => health.ready("sink"),
+            }
             tokio::time::sleep(CARRY_EVERY).await;
         }
     });

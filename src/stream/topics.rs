@@ -193,6 +193,9 @@ pub enum TopicsError {
         /// The cluster's words.
         why: String,
     },
+    /// Kafka does not let us see topics: whether they exist is not known.
+    #[error("Kafka does not allow this client to see {}: it needs Describe on them, as `tripline acls print --for setup` says", .0.join(", "))]
+    Hidden(Vec<String>),
     /// Findings that processing cannot live with.
     #[error("the topics are not as Tripline needs them:\n{}", lines(.0))]
     Wrong(Vec<Finding>),
@@ -203,7 +206,7 @@ impl TopicsError {
     pub fn exit_code(&self) -> u8 {
         match self {
             TopicsError::Client(error) => error.exit_code(),
-            TopicsError::Refused { .. } => 4,
+            TopicsError::Refused { .. } | TopicsError::Hidden(_) => 4,
             TopicsError::Wrong(_) => 1,
         }
     }

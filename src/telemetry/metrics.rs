@@ -55,6 +55,10 @@ pub struct Metrics {
     pub control: ControlMetrics,
     /// The event store.
     pub sink: SinkMetrics,
+    /// Requests that Kafka refused.
+    pub refusals: Counter,
+    /// 1 while Kafka denies something.
+    pub access_denied: Gauge,
     lanes: LaneFamilies,
 }
 
@@ -298,6 +302,12 @@ impl Metrics {
             rebalances: RebalanceMetrics::new(t),
             control: ControlMetrics::new(t),
             sink: SinkMetrics::new(t),
+            refusals: t.counter(
+                "kafka_refusals",
+                "Requests that Kafka refused for want of a right, of good credentials or of a trusted certificate.",
+            ),
+            access_denied: t
+                .gauge("kafka_access_denied", "1 while Kafka denies something that the roles need; the log and `/readyz` say what."),
             lanes: LaneFamilies::new(t),
         };
         t.info("build_info", "version", "version of the binary", "Always 1; the label says which binary this is.")

@@ -2,7 +2,7 @@
 
 use crate::kafka::Kafka;
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -157,6 +157,18 @@ impl Kafka {
         crate::wait_until(REQUEST_LIMIT, &format!("leaders of topic {name}"), || {
             partitions_of(&consumer, name).is_ok_and(|found| found.len() == partitions as usize)
         })
+    }
+
+    /// Gives a topic these settings, and no others of its own.
+    pub fn alter_topic(&self, name: &str, settings: &[(&str, &str)]) -> Result<()> {
+        let admin: AdminClient<_> = self.client_config().create()?;
+        let specifier = ResourceSpecifier::Topic(name);
+        let change = settings.iter().fold(AlterConfig::new(specifier), |change, (setting, value)| change.set(setting, value));
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_LIMIT));
+        for outcome in block_on(admin.alter_configs([&change], &options))?.with_context(|| format!("could not alter topic {name}"))? {
+            outcome.map_err(|(_, code)| anyhow::anyhow!("could not alter topic {name}: {code}"))?;
+        }
+        Ok(())
     }
 
     /// Produces the records, idempotently and in order, and waits until the broker has them all; how many there were.

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod http;
 pub mod kafka;
+pub mod keys;
 pub mod malformed;
 pub mod overload;
 pub mod process;

@@ -2,6 +2,7 @@
 
 mod line;
 
+mod access;
 mod audit;
 mod bad_input;
 mod cloud_events;

@@ -8,7 +8,7 @@ use tripline_testkit::Kafka;
 use tripline_testkit::overload::{self, Plan, RULES, Target, Traffic};
 
 /// Little more than the least with which a worker starts.
-const BUDGET_MIB: u64 = 176;
+const BUDGET_MIB: u64 = 192;
 
 /// A broker of its own: others would stand still with it.
 struct OwnKafka(&'static Kafka);

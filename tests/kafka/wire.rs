@@ -14,11 +14,12 @@ const PROXIES: usize = 11;
 
 /// The broker that these tests share, and a proxy in front of it that is the caller's alone.
 pub fn behind_a_proxy() -> (&'static Kafka, &'static Proxy) {
-    static STAGE: OnceLock<Result<(Kafka, Vec<Proxy>), String>> = OnceLock::new();
+    static STAGE: OnceLock<Result<(&'static Kafka, Vec<Proxy>), String>> = OnceLock::new();
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let started = STAGE.get_or_init(|| Proxy::start_several(Options::default(), PROXIES).map_err(|why| format!("{why:#}")));
+    let start = || Proxy::start_several(Options::default(), PROXIES).map(|(kafka, proxies)| (kafka.keep(), proxies));
+    let started = STAGE.get_or_init(|| start().map_err(|why| format!("{why:#}")));
     match started {
-        Ok((kafka, proxies)) => (kafka.until_exit(), &proxies[NEXT.fetch_add(1, Ordering::Relaxed)]),
+        Ok((kafka, proxies)) => (*kafka, &proxies[NEXT.fetch_add(1, Ordering::Relaxed)]),
         Err(why) => panic!("{why}"),
     }
 }

@@ -108,7 +108,9 @@ impl Driver {
                     match error {
                         // Brokers come and go, and another lane takes its time: asked again, for as long as it takes.
                         RestoreError::Kafka { .. } | RestoreError::Held(_) => {
-                            warn!(lane = self.number, %error, "restore is tried again");
+                            if !error.is_refusal() {
+                                warn!(lane = self.number, %error, "restore is tried again");
+                            }
                             if self.restores.get(&id).is_some_and(|restoring| restoring.is_spoiled) {
                                 self.spoiled.insert(id);
                             }

@@ -72,9 +72,13 @@ impl Driver {
     pub(super) fn abort(&mut self) -> bool {
         self.shared.metrics.commits.aborts.inc();
         self.aborts_in_row += 1;
+        let refusal = self.producer.as_ref().and_then(LaneProducer::refusal);
+        refusal.into_iter().for_each(|code| self.shared.access.refused_code(code));
         if self.aborts_in_row > PATIENT_ABORTS {
             let pause = (self.aborts_in_row - PATIENT_ABORTS).saturating_mul(50).min(1_000);
-            warn!(lane = self.number, aborts = self.aborts_in_row, "transactions are aborted one after the other");
+            if refusal.is_none() {
+                warn!(lane = self.number, aborts = self.aborts_in_row, "transactions are aborted one after the other");
+            }
             std::thread::sleep(Duration::from_millis(pause));
         }
         self.producer.as_ref().is_some_and(|p| p.abort().is_ok())
@@ -250,16 +254,44 @@ impl Driver {
 /// How long a lane waits altogether for what is not readable at once, after a doubt.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(3);
 
-/// Connects, again and again while brokers are away; a wrong property fails at once.
+/// Connects for the first time: an id that Kafka does not allow ends the start.
+pub(super) fn first_producer(shared: &Shared, id: &str) -> Result<LaneProducer, LaneError> {
+    let producer = match try_producer(shared, id) {
+        Err(error) if is_denied_id(&error) => {
+            let missing = vec![access::id_right(id)];
+            return Err(AccessError::Denied { user: access::user(&shared.config), missing }.into());
+        }
+        Err(KafkaError::Transaction(_)) => connect_producer(shared, id),
+        other => other,
+    };
+    producer.map_err(|source| LaneError::Client { what: "producer", source })
+}
+
+/// Connects, again and again while brokers are away or refuse; a wrong property fails at once.
 pub(super) fn connect_producer(shared: &Shared, id: &str) -> Result<LaneProducer, KafkaError> {
     loop {
-        let (timeout, largest_bytes) = (shared.config.stream.transaction_timeout.0, shared.config.max_record_bytes());
-        match LaneProducer::connect(&shared.base, id, timeout, largest_bytes, shared.memory.lane().produced) {
-            Err(KafkaError::Transaction(error)) if !shared.is_stopping() => {
-                warn!(%error, "init_transactions failed, tried again");
+        match try_producer(shared, id) {
+            Err(error @ KafkaError::Transaction(_)) if !shared.is_stopping() => {
+                if is_denied_id(&error) {
+                    shared.access.id_refused(id);
+                } else if !shared.access.refused(&error) {
+                    warn!(%error, "init_transactions failed, tried again");
+                }
                 std::thread::sleep(Duration::from_millis(500));
             }
-            other => return other,
+            other => {
+                shared.access.id_accepted(id);
+                return other;
+            }
         }
     }
+}
+
+fn try_producer(shared: &Shared, id: &str) -> Result<LaneProducer, KafkaError> {
+    let (timeout, largest_bytes) = (shared.config.stream.transaction_timeout.0, shared.config.max_record_bytes());
+    LaneProducer::connect(&shared.base, id, timeout, largest_bytes, shared.memory.lane().produced)
+}
+
+fn is_denied_id(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(error) if error.code() == RDKafkaErrorCode::TransactionalIdAuthorizationFailed)
 }

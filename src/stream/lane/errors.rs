@@ -19,6 +19,9 @@ pub enum LaneError {
         #[source]
         source: KafkaError,
     },
+    /// Kafka does not allow what a lane cannot do without.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Another process has our identity.
     #[error("fenced {FENCED_LIMIT} times within a minute: another process uses identity `{0}` (stream.identity, or a copied state folder)")]
     Fenced(String),
@@ -61,6 +64,8 @@ impl Driver {
         }
         match error {
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => self.name_out_of_range(consumer),
+            // The watch speaks of it, and the client goes on by itself.
+            error if self.shared.access.refused(error) => {}
             // Brokers come and go, the client reconnects by itself: not a reason to stop.
             error => debug!(lane = self.number, %error, "consumer error"),
         }

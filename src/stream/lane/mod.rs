@@ -5,6 +5,7 @@
 //! to reach it.
 
 use super::Shared;
+use super::access::{self, AccessError};
 use super::failpoints::{self, Point};
 use super::probe::Prober;
 use super::process::{Processor, Trouble, guarded};
@@ -50,7 +51,7 @@ mod memory;
 mod task;
 mod time;
 
-use effects::connect_producer;
+use effects::first_producer;
 pub use errors::LaneError;
 use task::Task;
 use time::{Arrival, Ticking};
@@ -62,7 +63,7 @@ struct Driver {
     transactional_id: String,
     protocol: Protocol,
     producer: Option<LaneProducer>,
-    connecting: Option<std::thread::JoinHandle<Result<LaneProducer, KafkaError>>>,
+    connecting: Option<std::thread::JoinHandle<Result<LaneProducer, LaneError>>>,
     tasks: HashMap<TaskId, Task>,
     engine: Arc<Engine>,
     processor: Processor,
@@ -273,7 +274,7 @@ impl Driver {
             return;
         }
         let (shared, id) = (self.shared.clone(), self.transactional_id.clone());
-        self.connecting = Some(std::thread::spawn(move || connect_producer(&shared, &id)));
+        self.connecting = Some(std::thread::spawn(move || first_producer(&shared, &id)));
     }
 
     /// Takes the producer once it is connected. Restores wait for it: it has fenced every earlier owner of its id.
@@ -283,7 +284,7 @@ impl Driver {
         {
             match connecting.join() {
                 Ok(Ok(producer)) => self.producer = Some(producer),
-                Ok(Err(source)) => self.give_up(LaneError::Client { what: "producer", source }),
+                Ok(Err(error)) => self.give_up(error),
                 Err(_) => self.give_up(LaneError::Client { what: "producer", source: KafkaError::Canceled }),
             }
         }
@@ -490,7 +491,9 @@ impl Driver {
             self.tasks.values().filter_map(|t| t.state.as_ref()).map(TaskState::cached).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         self.metrics.cache_entries.set(entries as i64);
         self.metrics.cache_bytes.set(bytes as i64);
-        if self.producer.is_none() {
+        if let Some(denied) = self.shared.access.reason() {
+            self.shared.health.waiting(&part, denied);
+        } else if self.producer.is_none() {
             self.shared.health.waiting(&part, "connecting the producer");
         } else if self.protocol.tasks().next().is_none() {
             self.shared.health.waiting(&part, "no partition assigned yet");

@@ -8,6 +8,7 @@ use super::{
 use crate::config::Start;
 use crate::state::{DUE_INDEX, StoreError, TaskState, TaskStore};
 use crate::stream::Shared;
+use crate::stream::access;
 use crate::stream::changelog::{self, Isolation, Quiet, ReadError, Span};
 use crate::stream::failpoints::{self, Point};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -108,6 +109,7 @@ impl Job<'_> {
                     self.end_former_owner(&found.1);
                     return Ok(found);
                 }
+                Err(source) if access::is_refusal(&source) => return Err(self.kafka(source)),
                 Err(_) if self.is_needless() => return Err(RestoreError::CalledOff(self.task.partition)),
                 Err(error) if Instant::now() < deadline => {
                     warn!(topic = self.topic(), partition = self.task.partition, %error, "committed offset not readable yet, asking again");
@@ -148,7 +150,7 @@ impl Job<'_> {
         loop {
             match self.clients.ends.fetch_watermarks(topic, partition, Duration::from_secs(5)) {
                 Ok(ends) => return Ok(ends),
-                Err(error) if tries < 10 && !self.is_needless() => {
+                Err(error) if tries < 10 && !access::is_refusal(&error) && !self.is_needless() => {
                     tries += 1;
                     warn!(topic, partition, %error, "watermarks not readable yet, asking again");
                     std::thread::sleep(Duration::from_millis(200));
@@ -188,6 +190,11 @@ impl Job<'_> {
                 }
                 // Compacted away, or already at the end: nothing to compare with.
                 Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => break,
+                // Not compared is not the same as equal.
+                Some(Err(source)) if access::is_refusal(&source) => {
+                    verdict = Err(self.kafka(source));
+                    break;
+                }
                 Some(Err(_)) | None => {}
             }
         }

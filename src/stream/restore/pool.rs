@@ -6,8 +6,11 @@ use crate::stream::Shared;
 use rdkafka::error::{KafkaError, KafkaResult};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::warn;
+
+/// Time between two tries while Kafka refuses.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts the threads of a lane. They end when the lane drops its end of the requests; without any thread the receiver of
 /// answers is disconnected.
@@ -50,5 +53,10 @@ fn restore(shared: &Arc<Shared>, clients: &KafkaResult<Clients>, request: &Reque
         }),
     };
     shared.metrics.restore.seconds.observe(started.elapsed().as_secs_f64());
+    if let Err(RestoreError::Kafka { source, .. }) = &outcome
+        && shared.access.refused(source)
+    {
+        std::thread::sleep(REFUSED_PAUSE);
+    }
     outcome
 }

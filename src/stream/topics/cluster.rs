@@ -2,6 +2,7 @@
 
 use super::{Topic, TopicsError};
 use crate::config::Config;
+use crate::stream::access;
 use crate::stream::client::{self, ClientError, LogContext};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
@@ -65,10 +66,16 @@ impl Cluster {
         for topic in metadata.topics().iter().filter(|topic| names.iter().any(|name| name == topic.name())) {
             let replication = topic.partitions().iter().map(|p| p.replicas().len() as i32).min().unwrap_or(0);
             let partitions = topic.partitions().len() as i32;
-            // A topic that is being deleted or that we may not see has no partitions.
+            // A topic that is being deleted has no partitions.
             if partitions > 0 {
                 found.insert(topic.name().to_owned(), Found { partitions, replication, settings: None });
             }
+        }
+        let missing: Vec<&str> = names.iter().map(String::as_str).filter(|name| !found.contains_key(*name)).collect();
+        // Brokers leave out of their metadata what we may not see: that is no missing topic.
+        let hidden = access::hidden(self.admin.inner(), &missing).map_err(|why| refused("look for topics", why))?;
+        if !hidden.is_empty() {
+            return Err(TopicsError::Hidden(hidden));
         }
         for (name, settings) in self.settings(found.keys())? {
             if let Some(found) = found.get_mut(&name) {

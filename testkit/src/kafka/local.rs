@@ -131,7 +131,7 @@ fn start_once(options: &Options, jars: &Path, log: &Path) -> Result<LocalBroker>
     let (properties, log4j) = (in_folder("server.properties"), in_folder("log4j2.xml"));
     let java = Java { heap: options.heap.clone(), jars: jars.to_owned(), properties, log4j, log: log.to_owned() };
     fs::write(&java.properties, server_properties(options, &doors, data.path()))?;
-    fs::write(&java.log4j, LOG4J)?;
+    fs::write(&java.log4j, log4j_xml(&options.loggers))?;
     // An earlier attempt's words are not this one's.
     fs::write(log, [])?;
 
@@ -166,11 +166,19 @@ impl Doors {
     }
 }
 
-/// Warnings, and which transaction markers were written: a lost marker explains many a strange test.
-const LOG4J: &str = r#"<Configuration><Appenders><Console name="out"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
-<Loggers><Logger name="kafka.coordinator.transaction.TransactionMarkerChannelManager" level="info"/>
-<Root level="warn"><AppenderRef ref="out"/></Root></Loggers></Configuration>
-"#;
+/// Warnings, which transaction markers were written (a lost marker explains many a strange test), and what was asked for.
+fn log4j_xml(loggers: &[(String, String)]) -> String {
+    let markers = ("kafka.coordinator.transaction.TransactionMarkerChannelManager".to_owned(), "info".to_owned());
+    let loggers = std::iter::once(&markers).chain(loggers).fold(String::new(), |mut text, (name, level)| {
+        let _ = writeln!(text, r#"<Logger name="{name}" level="{level}"/>"#);
+        text
+    });
+    format!(
+        r#"<Configuration><Appenders><Console name="out"><PatternLayout pattern="%d %p %c{{1}} %m%n"/></Console></Appenders>
+<Loggers>{loggers}<Root level="warn"><AppenderRef ref="out"/></Root></Loggers></Configuration>
+"#
+    )
+}
 
 fn server_properties(options: &Options, doors: &Doors, folder: &Path) -> String {
     let mut lines = String::new();

@@ -4,6 +4,7 @@
 //! Kafka from Maven Central on Java 17, as a child process. If none works, one error names all three ways and why each
 //! failed. Nothing is skipped silently: a test without a broker is a failed test.
 
+pub mod access;
 mod docker;
 mod local;
 
@@ -31,6 +32,8 @@ pub struct Options {
     pub properties: Vec<(String, String)>,
     /// Further listeners; only a broker that runs as our child has them.
     pub listeners: Vec<Listener>,
+    /// Loggers of the broker and their levels, beside ours; only a broker that runs as our child has them.
+    pub loggers: Vec<(String, String)>,
 }
 
 /// A further listener of a broker.
@@ -46,7 +49,7 @@ pub struct Listener {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { heap: "512m".to_owned(), properties: Vec::new(), listeners: Vec::new() }
+        Options { heap: "512m".to_owned(), properties: Vec::new(), listeners: Vec::new(), loggers: Vec::new() }
     }
 }
 
@@ -116,25 +119,22 @@ impl Kafka {
     /// # Panics
     /// When there is no Kafka: every test that needs one fails with the same message.
     pub fn shared() -> &'static Kafka {
-        static SHARED: OnceLock<Result<Kafka, String>> = OnceLock::new();
-        match SHARED.get_or_init(|| Kafka::start().map_err(|why| format!("{why:#}"))) {
-            Ok(kafka) => kafka.until_exit(),
+        match SHARED.get_or_init(|| Kafka::start().map(Kafka::keep).map_err(|why| format!("{why:#}"))) {
+            Ok(kafka) => kafka,
             Err(why) => panic!("{why}"),
         }
     }
 
-    /// Stops this broker when the process exits: statics are not dropped. (A child dies with us in any case; its data and a
-    /// container would stay behind.)
-    pub fn until_exit(&'static self) -> &'static Kafka {
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if shared.is_empty() {
+    /// Keeps a broker until the process ends, and stops it then.
+    pub fn keep(self) -> &'static Kafka {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
             // SAFETY: the handler is a plain function without preconditions.
-            unsafe { libc::atexit(stop_shared) };
-        }
-        if !shared.iter().any(|kafka| std::ptr::eq(*kafka, self)) {
-            shared.push(self);
-        }
-        self
+            unsafe { libc::atexit(stop_kept) };
+        });
+        let kafka: &'static Kafka = Box::leak(Box::new(self));
+        KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(kafka);
+        kafka
     }
 
     /// `host:port` for clients.
@@ -229,14 +229,17 @@ impl Drop for Kafka {
     }
 }
 
-/// Stopped at the exit.
-static SHARED: Mutex<Vec<&'static Kafka>> = Mutex::new(Vec::new());
+static SHARED: OnceLock<Result<&'static Kafka, String>> = OnceLock::new();
+static KEPT: Mutex<Vec<&'static Kafka>> = Mutex::new(Vec::new());
 /// Some thread has panicked: a test failed, and the log may say why.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn stop_shared() {
-    let shared = std::mem::take(&mut *SHARED.lock().unwrap_or_else(PoisonError::into_inner));
-    shared.into_iter().for_each(Kafka::stop);
+/// Statics are not dropped: brokers that are kept are stopped when the process exits. (A child dies with us in any case, and a
+/// container would stay behind after a SIGKILL.)
+extern "C" fn stop_kept() {
+    for kafka in std::mem::take(&mut *KEPT.lock().unwrap_or_else(PoisonError::into_inner)) {
+        kafka.stop();
+    }
 }
 
 fn remember_panics() {
