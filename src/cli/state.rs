@@ -1,21 +1,24 @@
-//! `tripline state adopt`: takes the changelog's word for a task whose offset, metadata and changelog disagree.
+//! `tripline state`: what an operator does with what tasks remember; the workers of the group are stopped.
 //!
-//! It writes one thing: the group's offset of the task's partition, with the metadata of the newest marker. The ordinary
-//! restore finds that marker at the next start and rebuilds the state up to it.
+//! `adopt` takes the changelog's word for a task whose offset, metadata and changelog disagree. It writes one thing: the
+//! group's offset of the task's partition, with the metadata of the newest marker. The ordinary restore finds that marker at
+//! the next start and rebuilds the state up to it. `repartition` is in a file of its own.
 
 mod adoption;
+mod repartition;
 
 use super::{Failure, code, print};
 use crate::config::{Config, KeyedBy};
 use crate::stream::changelog::{self, Isolation, Quiet, ReadError, Span};
 use crate::stream::client::{self, ClientError};
+use crate::stream::group::{self, Found, OffsetsError};
 use crate::stream::restore::{RestoreError, marker_key, patience};
-use adoption::{Adoption, Found, OffsetChoice};
+use adoption::{Adoption, OffsetChoice};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tripline_core::protocol::start::{Halt, LAYOUT, Marker, Metadata};
 
 /// How long the cluster may take for one answer.
@@ -26,6 +29,8 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 pub enum StateCommand {
     /// Take the changelog's word for a task that does not start; every worker of the group must be stopped
     Adopt(AdoptArgs),
+    /// Move the app to more partitions with its state; every worker of the group must be stopped
+    Repartition(repartition::RepartitionArgs),
 }
 
 /// Which task, and where it reads on.
@@ -47,7 +52,13 @@ pub struct AdoptArgs {
 
 /// Runs the verb.
 pub fn run(command: &StateCommand, config: &Config) -> Result<u8, Failure> {
-    let StateCommand::Adopt(args) = command;
+    match command {
+        StateCommand::Adopt(args) => adopt(args, config),
+        StateCommand::Repartition(args) => repartition::run(args, config),
+    }
+}
+
+fn adopt(args: &AdoptArgs, config: &Config) -> Result<u8, Failure> {
     let task = Task::new(args, config)?;
     client::reach(config, TIMEOUT).map_err(of_client)?;
     let group = Group::connect(config)?;
@@ -131,13 +142,10 @@ impl Group<'_> {
     /// A running worker would go on from what it knows and write over what is written here.
     fn check_empty(&self) -> Result<(), Failure> {
         let id = &self.config.app.id;
-        let groups = self.committed.fetch_group_list(Some(id), TIMEOUT).map_err(|e| of_kafka("read the group's members", &e))?;
-        let members = groups.groups().iter().filter(|group| group.name() == id).flat_map(|group| group.members());
-        let mut names: Vec<&str> = members.map(|member| member.client_id()).collect();
+        let names = group::members(&self.committed, id).map_err(|e| of_kafka("read the group's members", &e))?;
         if names.is_empty() {
             return Ok(());
         }
-        names.sort_unstable();
         let (count, names) = (super::failure::count(names.len(), "member"), names.join(", "));
         let session = tripline_core::time::format_duration_ms(self.config.stream.session_timeout.0.as_millis() as i64);
         Err(refused(format!(
@@ -147,26 +155,11 @@ impl Group<'_> {
 
     /// The group's offset, once no transaction holds it.
     fn offset_of(&self, task: &Task) -> Result<Found, Failure> {
-        let deadline = Instant::now() + patience(self.config);
-        loop {
-            let mut list = TopicPartitionList::new();
-            list.add_partition(&task.topic, task.partition);
-            let found = self.committed.committed_offsets(list, Duration::from_secs(2)).and_then(|found| {
-                let Some(element) = found.find_partition(&task.topic, task.partition) else { return Ok(Found::Nothing) };
-                element.error()?;
-                Ok(match element.offset() {
-                    Offset::Offset(offset) => Found::new(offset, element.metadata()),
-                    _ => Found::Nothing,
-                })
-            });
-            match found {
-                Ok(found) => return Ok(found),
-                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
-                Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut) | KafkaError::OffsetFetch(_)) => {
-                    return Err(refused(RestoreError::Pending { topic: task.topic.clone(), partition: task.partition }));
-                }
-                Err(error) => return Err(of_kafka("read the group's offset", &error)),
-            }
+        let found = group::offsets(&self.committed, &[(&task.topic, task.partition)], patience(self.config));
+        match found {
+            Ok(found) => Ok(found.into_iter().next().unwrap_or(Found::Nothing)),
+            Err(OffsetsError::Pending) => Err(refused(RestoreError::Pending { topic: task.topic.clone(), partition: task.partition })),
+            Err(OffsetsError::Kafka(error)) => Err(of_kafka("read the group's offset", &error)),
         }
     }
 

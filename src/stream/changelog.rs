@@ -6,7 +6,7 @@
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -44,7 +44,7 @@ pub fn client(base: &ClientConfig, group: &str, isolation: Isolation) -> KafkaRe
 /// Which records to read.
 #[derive(Debug, Clone, Copy)]
 pub struct Span<'a> {
-    /// The changelog.
+    /// The topic.
     pub topic: &'a str,
     /// Its partition.
     pub partition: i32,
@@ -74,6 +74,20 @@ pub fn read<C: ConsumerContext, E>(
     is_stopping: impl Fn() -> bool,
     mut show: impl FnMut(&str, Option<&[u8]>, i64) -> Result<bool, E>,
 ) -> Result<(), ReadError<E>> {
+    read_records(consumer, span, patience, is_stopping, |record| {
+        let key = record.key().and_then(|k| std::str::from_utf8(k).ok()).unwrap_or_default();
+        show(key, record.payload(), record.offset())
+    })
+}
+
+/// As [`read`], with all that a record has.
+pub fn read_records<C: ConsumerContext, E>(
+    consumer: &BaseConsumer<C>,
+    span: Span<'_>,
+    patience: Duration,
+    is_stopping: impl Fn() -> bool,
+    mut show: impl FnMut(&BorrowedMessage<'_>) -> Result<bool, E>,
+) -> Result<(), ReadError<E>> {
     if span.from >= span.end {
         return Ok(());
     }
@@ -89,8 +103,7 @@ pub fn read<C: ConsumerContext, E>(
                 }
                 // Time passing only counts while nothing comes.
                 deadline = Instant::now() + patience;
-                let key = record.key().and_then(|k| std::str::from_utf8(k).ok()).unwrap_or_default();
-                match show(key, record.payload(), record.offset()) {
+                match show(&record) {
                     Ok(false) => {}
                     Ok(true) => break Ok(()),
                     Err(error) => break Err(ReadError::Shown(error)),
@@ -99,7 +112,7 @@ pub fn read<C: ConsumerContext, E>(
             // An end-of-file event also comes at the last stable offset: it counts only past the watermark.
             Some(Err(KafkaError::PartitionEOF(_))) if position(consumer, span).is_some_and(|at| at >= span.end) => break Ok(()),
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
-            Some(Err(error)) => warn!(partition = span.partition, %error, "reading the changelog"),
+            Some(Err(error)) => warn!(topic = span.topic, partition = span.partition, %error, "reading a partition"),
         }
         if Instant::now() > deadline || is_stopping() {
             break Err(ReadError::Open);

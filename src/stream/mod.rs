@@ -17,6 +17,7 @@
 pub mod changelog;
 pub mod client;
 pub mod failpoints;
+pub mod group;
 mod headers;
 mod lane;
 mod outputs;
@@ -25,6 +26,7 @@ mod probe;
 mod process;
 mod producer;
 mod registry;
+pub mod repartition;
 pub mod restore;
 mod runtime;
 pub mod topics;

@@ -5,7 +5,7 @@
 //! within [`STOP_WITHIN`], after which the process ends anyway: every crash is safe.
 
 use super::topics::{self, TopicsError};
-use super::{Shared, client, lane, registry};
+use super::{Shared, client, group, lane, registry};
 use crate::admin::{self, AdminError, health::Health};
 use crate::config::{Config, KeyedBy};
 use crate::live::Live;
@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
+use tripline_core::protocol::start::Halt;
 
 /// A graceful stop takes at most this long.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -42,6 +43,9 @@ pub enum RunError {
     /// Topics are not as they must be.
     #[error(transparent)]
     Topics(#[from] TopicsError),
+    /// The states were written for another number of partitions.
+    #[error("the worker does not start: {0}")]
+    Moved(#[from] Halt),
     /// The state folder cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -67,7 +71,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunError::Client(error) => error.exit_code(),
-            RunError::Topics(TopicsError::Wrong(_)) => 3,
+            RunError::Topics(TopicsError::Wrong(_)) | RunError::Moved(_) => 3,
             RunError::Lane(lane::LaneError::Client { .. }) => 3,
             RunError::Admin(error) => error.exit_code(),
             RunError::Sink(error) => error.exit_code(),
@@ -176,6 +180,7 @@ fn prepare(config: Config, live: Arc<Live>, metrics: Arc<Metrics>, health: Arc<H
     };
     client::reach(&config, Duration::from_secs(10))?;
     let found = topics::verify(&config)?;
+    group::verify(&config, found.tasks)?;
     let names = &config.topics;
     let output_partitions: BTreeMap<String, i32> = [
         (config.keyed_topic(), found.tasks),

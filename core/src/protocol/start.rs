@@ -32,7 +32,7 @@ pub struct Metadata {
 pub const LAYOUT: u32 = 1;
 
 /// The last record of a task's commit in the changelog.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
     /// Layout of this marker: 1.
     pub v: u32,
@@ -131,7 +131,9 @@ pub enum Halt {
         marker: u64,
     },
     /// The partition count changed.
-    #[error("the state was written for {written} partitions, the topic has {found}: keys have moved")]
+    #[error(
+        "the state was written for {written} partitions, the topic has {found}: keys have moved; `tripline state repartition --to {found}` moves their state, too"
+    )]
     Partitions {
         /// Then.
         written: i32,
