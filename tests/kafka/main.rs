@@ -7,6 +7,7 @@ mod cloud_events;
 mod detectors;
 mod example;
 mod faults;
+mod growth;
 mod parity;
 mod restore;
 mod sharing;

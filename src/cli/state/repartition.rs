@@ -24,6 +24,9 @@ pub struct RepartitionArgs {
     /// Keyed mode: whether the topic's keys carry the actor's kind (`user:u1`) or not (`u1`) [default: as the states say]
     #[arg(long, value_enum, value_name = "kind|bare")]
     pub keys: Option<KeyForm>,
+    /// Keyed mode: move although records of the old number are unread; those whose entity moves are dead-lettered as misrouted
+    #[arg(long)]
+    pub leave_unread: bool,
     /// Seconds that the transaction may last; the broker's transaction.max.timeout.ms has to allow it
     #[arg(long, value_name = "SECONDS", default_value_t = TRANSACTION_TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(10..=86_400))]
     pub transaction_timeout: u64,
@@ -32,7 +35,12 @@ pub struct RepartitionArgs {
 /// Runs the verb.
 pub fn run(args: &RepartitionArgs, config: &Config) -> Result<u8, Failure> {
     failpoints::arm(std::env::var("TRIPLINE_FAILPOINTS").ok().as_deref()).map_err(|problem| Failure::new(code::USAGE, problem))?;
-    let request = Request { to: args.to, keys: args.keys, transaction_timeout: Duration::from_secs(args.transaction_timeout) };
+    let request = Request {
+        to: args.to,
+        keys: args.keys,
+        leave_unread: args.leave_unread,
+        transaction_timeout: Duration::from_secs(args.transaction_timeout),
+    };
     let done = if args.execute { repartition::execute(config, request) } else { repartition::survey(config, request) };
     match done.map_err(|error| Failure::new(exit_code(&error), error))? {
         None => print(&format!("nothing to do: the states are written for {} partitions\n", args.to)),

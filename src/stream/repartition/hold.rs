@@ -19,8 +19,9 @@ use tracing::{debug, info};
 
 /// What a worker's consumer does not offer.
 const ASSIGNOR: &str = "range";
-/// How soon the broker gives the group free when the holder was killed. Its heartbeats do not depend on what it does.
-const SESSION: Duration = Duration::from_secs(10);
+/// How soon the broker gives the group free when the holder was killed; less than this brokers do not allow by default. Heartbeats
+/// are sent by a thread of the client, whatever the holder does.
+const SESSION: Duration = Duration::from_secs(6);
 /// How long joining an empty group may take.
 const JOIN_WITHIN: Duration = Duration::from_secs(30);
 /// The client's longest: nobody else joins, so there is no rebalance that would have to be answered.

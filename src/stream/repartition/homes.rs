@@ -72,6 +72,9 @@ pub enum KeysUnknown {
         /// Without.
         bare: u64,
     },
+    /// The operator says one thing, states another.
+    #[error("--keys is not what the states say: {0} of them live where the other kind of key goes")]
+    Contradicted(u64),
     /// No state tells one from the other.
     #[error("no state tells whether the keys carry their kind (`user:u1`) or not (`u1`): say it with --keys kind|bare")]
     Untold,
@@ -94,8 +97,8 @@ impl Evidence {
         match (self, said) {
             (Evidence { neither: 1.., .. }, _) => Err(KeysUnknown::Elsewhere(self.neither)),
             (Evidence { kind: 1.., bare: 1.., .. }, _) => Err(KeysUnknown::Mixed { kind: self.kind, bare: self.bare }),
-            (Evidence { kind: 1.., .. }, Some(KeyForm::Bare)) => Err(KeysUnknown::Elsewhere(self.kind)),
-            (Evidence { bare: 1.., .. }, Some(KeyForm::Kind)) => Err(KeysUnknown::Elsewhere(self.bare)),
+            (Evidence { kind: 1.., .. }, Some(KeyForm::Bare)) => Err(KeysUnknown::Contradicted(self.kind)),
+            (Evidence { bare: 1.., .. }, Some(KeyForm::Kind)) => Err(KeysUnknown::Contradicted(self.bare)),
             (_, Some(form)) => Ok(form),
             (Evidence { kind: 1.., .. }, None) => Ok(KeyForm::Kind),
             (Evidence { bare: 1.., .. }, None) => Ok(KeyForm::Bare),
@@ -127,7 +130,7 @@ mod tests {
             assert_eq!(seen(&USERS, form).form(None), Ok(form));
             assert_eq!(seen(&USERS, form).form(Some(form)), Ok(form));
         }
-        assert!(matches!(seen(&USERS, KeyForm::Kind).form(Some(KeyForm::Bare)), Err(KeysUnknown::Elsewhere(_))), "contradicted");
+        assert!(matches!(seen(&USERS, KeyForm::Kind).form(Some(KeyForm::Bare)), Err(KeysUnknown::Contradicted(_))));
     }
 
     #[test]

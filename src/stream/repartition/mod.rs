@@ -49,6 +49,8 @@ pub struct Request {
     pub to: i32,
     /// Keyed mode: how keys name actors, where the states do not tell.
     pub keys: Option<KeyForm>,
+    /// Keyed mode: move although records of the old number are unread; those whose entity moves are dead-lettered.
+    pub leave_unread: bool,
     /// How long the transaction may last.
     pub transaction_timeout: Duration,
 }
@@ -83,7 +85,7 @@ pub enum RepartitionError {
     Elsewhere { states: u64 },
     #[error("{topic} has {has} partitions: its owner gives it {to} first (input.keyed_by is `actor`), then come back")]
     OwnersTopic { topic: String, has: i32, to: i32 },
-    #[error("{topic}/{partition} has records from offset {offset} on that were not read: stop its producers, let the workers read to the end, then come back")]
+    #[error("{topic}/{partition} has records from offset {offset} on that were not read, and their entities may move: they have to be read before the topic grows; with --leave-unread those whose entity moves are dead-lettered as misrouted")]
     Unread { topic: String, partition: i32, offset: i64 },
     #[error("the committed offset {offset} of {topic}/{partition} is outside what the topic has ({low}..{high}): records were deleted before they were read, or the topic was made anew")]
     OutOfRange { topic: String, partition: i32, offset: i64, low: i64, high: i64 },
@@ -134,8 +136,8 @@ pub fn survey(config: &Config, request: Request) -> Result<Option<Report>, Repar
     let Some(plan) = scene.plan(request.to)? else { return Ok(None) };
     let members = group::members(&scene.committed, &config.app.id)
         .map_err(|source| RepartitionError::Kafka { what: "read the group's members", source })?;
-    let (mut report, _) = scene.read(&plan, request.keys, &Scratch::open(config, plan.from)?)?;
-    let unread = write::unread(&scene, &plan, &scene.spans(&plan)?, |_, _| Ok(()))?;
+    let (mut report, _) = scene.read(&plan, request, &Scratch::open(config, plan.from)?)?;
+    let unread = write::unread(&scene, &plan, &scene.spans(&plan, request.leave_unread)?, |_, _| Ok(()))?;
     (report.unread, report.ticks, report.members) = (unread.observations, unread.ticks, members.len());
     Ok(Some(report))
 }
@@ -149,7 +151,7 @@ pub fn execute(config: &Config, request: Request) -> Result<Option<Report>, Repa
     let producer = connect(config, request)?;
     let Some(plan) = scene.plan(request.to)? else { return Ok(None) };
     let scratch = Scratch::open(config, plan.from)?;
-    let (mut report, (homes, folded)) = scene.read(&plan, request.keys, &scratch)?;
+    let (mut report, (homes, folded)) = scene.read(&plan, request, &scratch)?;
     let writing = Instant::now();
     scene.grow(request.to)?;
     info!(states = report.states, moving = report.moving, "topics have grown, writing");
@@ -245,9 +247,6 @@ impl Scene<'_> {
         if has > to {
             return Err(Refusal::Larger { topic: self.changelog.clone(), has }.into());
         }
-        if !self.is_routed() && self.there != to {
-            return Err(RepartitionError::OwnersTopic { topic: self.keyed.clone(), has: self.there, to });
-        }
         match verdict {
             Verdict::Done => Ok(None),
             Verdict::Move(plan) => Ok(Some(plan)),
@@ -263,13 +262,16 @@ impl Scene<'_> {
     fn read(
         &self,
         plan: &Plan,
-        keys: Option<KeyForm>,
+        request: Request,
         scratch: &Scratch,
     ) -> Result<(Report, (Homes, Vec<Folded>)), RepartitionError> {
         let started = Instant::now();
-        self.spans(plan)?;
+        self.spans(plan, request.leave_unread)?;
+        if !self.is_routed() && self.there != plan.to {
+            return Err(RepartitionError::OwnersTopic { topic: self.keyed.clone(), has: self.there, to: plan.to });
+        }
         let folded = fold::fold(self, plan, scratch)?;
-        let (homes, Count { states, moving }) = fold::place(self, plan, &folded, keys)?;
+        let (homes, Count { states, moving }) = fold::place(self, plan, &folded, request.keys)?;
         let report = Report {
             topic: self.keyed.clone(),
             from: plan.from,
@@ -284,7 +286,7 @@ impl Scene<'_> {
     }
 
     /// What is unread in each partition of the keyed topic that is there, up to its end, taken before anything is written.
-    fn spans(&self, plan: &Plan) -> Result<Vec<Unread>, RepartitionError> {
+    fn spans(&self, plan: &Plan, leave_unread: bool) -> Result<Vec<Unread>, RepartitionError> {
         (0..self.there)
             .map(|partition| {
                 let (low, high) = self.ends(&self.keyed, partition)?;
@@ -293,7 +295,7 @@ impl Scene<'_> {
                     return Err(RepartitionError::OutOfRange { topic: self.keyed.clone(), partition, offset: from, low, high });
                 }
                 let unread = Unread { partition, from, end: high };
-                if !self.is_routed() && partition < plan.from {
+                if !self.is_routed() && partition < plan.from && !leave_unread {
                     write::require_read(self, &unread)?;
                 }
                 Ok(unread)

@@ -96,7 +96,7 @@ impl Move<'_> {
     ) -> Result<Passed, RepartitionError> {
         let attempt = CommitId(uuid::Uuid::new_v4().as_u128());
         // Before the first record of ours: what is written here is not unread.
-        let spans = self.scene.spans(self.plan)?;
+        let spans = self.scene.spans(self.plan, request.leave_unread)?;
         match self.attempt(&producer, generation, attempt, &spans) {
             Ok(passed) => Ok(passed),
             Err(Trouble::Other(error)) => {
