@@ -112,7 +112,9 @@ fn a_move_that_is_killed_anywhere_is_run_again_to_the_same_end() -> Result<()> {
     line.settle()?;
     running.stop()?;
     let observations = line.topic("internal.observations");
-    for fault in ["in_restore=kill@50", "after_growth=kill@1", "after_growth=kill@2", "after_begin=kill", "before_seal=kill", "after_drain=kill"] {
+    for fault in
+        ["in_restore=kill@50", "after_growth=kill@1", "after_growth=kill@2", "after_begin=kill", "before_seal=kill", "after_drain=kill"]
+    {
         let done = repartition(&line, 5, &["--execute"], fault)?;
         ensure!(done.status.code().is_none(), "{fault}: {:?} {}", done.status, String::from_utf8_lossy(&done.stderr));
         ensure!(partitions(&line, &observations)? == if fault.starts_with("in_restore") { 2 } else { 5 }, "{fault}");
@@ -232,4 +234,28 @@ fn what_cannot_be_moved_is_refused_by_name_and_nothing_grows() -> Result<()> {
     set_offset(&line, &observations, offset, &ours)?;
     grow(&line, 8, &[])?;
     ready(start(&line, 8, &[])?)?.stop()
+}
+
+/// What holds the group is its member, with an assignor that no worker has. A worker that is started meanwhile gets no partition,
+/// does not die of it, and works once the group is free.
+#[test]
+fn a_worker_that_is_started_during_a_move_waits_at_the_door() -> Result<()> {
+    let line = Line::new(&Setup::routed(1, 2))?;
+    let mut config = line.kafka.client_config();
+    config.set("group.id", &line.app).set("partition.assignment.strategy", "range").set("auto.offset.reset", "error");
+    let holder: BaseConsumer = config.create()?;
+    holder.subscribe(&[&line.topic("internal.epochs")])?;
+    wait_until(PATIENCE, "the group is held", || {
+        let _ = holder.poll(Duration::from_millis(20));
+        holder.assignment().is_ok_and(|assigned| assigned.count() == 1)
+    })?;
+    let running = start(&line, 2, &[("TRIPLINE_LOG__LEVEL", "info,tripline=debug")])?;
+    wait_until(PATIENCE, "the worker is refused", || {
+        let _ = holder.poll(Duration::from_millis(1));
+        running.worker.log_tail(500).contains("InconsistentGroupProtocol")
+    })?;
+    ensure!(!running.worker.is_ready(&running.admin), "ready without a partition");
+    refused(&repartition(&line, 4, &["--execute"], "")?, "has members")?;
+    drop(holder);
+    ready(running)?.stop()
 }

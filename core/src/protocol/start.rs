@@ -194,12 +194,13 @@ pub fn after_search(offset: Option<i64>, newest: Option<&Marker>) -> Result<Plan
     }
 }
 
-/// What a marker of the task means while the changelog is applied.
+/// What a marker of the task means while the changelog is applied. Earlier ones of the same life may be of the time before the
+/// app grew: the commit that the metadata names is the one that has to fit.
 pub fn marker_met(marker: &Marker, metadata: &Metadata, partitions: i32) -> Result<bool, Halt> {
-    if marker.history == metadata.history && marker.partitions != partitions {
-        return Err(Halt::Partitions { written: marker.partitions, found: partitions });
-    }
     if marker.history == metadata.history && marker.commit_id == metadata.commit_id {
+        if marker.partitions != partitions {
+            return Err(Halt::Partitions { written: marker.partitions, found: partitions });
+        }
         return Ok(true);
     }
     if marker.history == metadata.history && marker.seq > metadata.seq {
@@ -316,6 +317,8 @@ mod tests {
         assert_eq!(marker_met(&marker(4, 9), &metadata(5, 1), 4), Ok(false));
         assert_eq!(marker_met(&marker(6, 9), &metadata(5, 1), 4), Err(Halt::MarkerAhead { marker: 6, committed: 5 }));
         assert_eq!(marker_met(&marker(5, 1), &metadata(5, 1), 8), Err(Halt::Partitions { written: 4, found: 8 }));
+        let grown = Metadata { partitions: 8, ..metadata(5, 1) };
+        assert_eq!(marker_met(&marker(4, 9), &grown, 8), Ok(false), "of the time before the app grew");
     }
 
     #[test]

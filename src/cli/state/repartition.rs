@@ -70,7 +70,12 @@ fn describe(report: &Report, config: &Config, is_written: bool) -> String {
     let _ = writeln!(text, "  markers   {to} tasks, {routers} input partitions");
     if is_written {
         let rate = (*states as f64 / report.stop.as_secs_f64().max(0.001)) as u64;
-        let _ = writeln!(text, "written in {}; the group was held for {} ({rate} states a second)", seconds(report.writing), seconds(report.stop));
+        let _ = writeln!(
+            text,
+            "written in {}; the group was held for {} ({rate} states a second)",
+            seconds(report.writing),
+            seconds(report.stop)
+        );
         let _ = writeln!(text, "now set topics.partitions to {to} and start the workers");
         return text;
     }

@@ -92,8 +92,8 @@ fn wait_until_empty(config: &Config, consumer: &BaseConsumer<Holder>) -> Result<
     let deadline = Instant::now() + config.stream.session_timeout.0.max(SESSION) + Duration::from_secs(5);
     let mut is_told = false;
     loop {
-        let members =
-            group::members(consumer, &config.app.id).map_err(|source| RepartitionError::Kafka { what: "read the group's members", source })?;
+        let members = group::members(consumer, &config.app.id)
+            .map_err(|source| RepartitionError::Kafka { what: "read the group's members", source })?;
         if members.is_empty() {
             return Ok(());
         }

@@ -75,9 +75,13 @@ pub enum RepartitionError {
         "group {group} has members (client ids: {members}): stop its workers first; a stopped one counts as a member until its session is over (stream.session_timeout)"
     )]
     Members { group: String, members: String },
-    #[error("a committed offset of group {0} stays pending: another producer's transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging")]
+    #[error(
+        "a committed offset of group {0} stays pending: another producer's transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging"
+    )]
     Pending(String),
-    #[error("{topic}/{partition} stays open below offset {end}: a transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging")]
+    #[error(
+        "{topic}/{partition} stays open below offset {end}: a transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging"
+    )]
     Open { topic: String, partition: i32, end: i64 },
     #[error("task {topic}/{partition} cannot be moved: {source}; look at `tripline state adopt`")]
     Halt { topic: String, partition: i32, source: Halt },
@@ -85,9 +89,13 @@ pub enum RepartitionError {
     Elsewhere { states: u64 },
     #[error("{topic} has {has} partitions: its owner gives it {to} first (input.keyed_by is `actor`), then come back")]
     OwnersTopic { topic: String, has: i32, to: i32 },
-    #[error("{topic}/{partition} has records from offset {offset} on that were not read, and their entities may move: they have to be read before the topic grows; with --leave-unread those whose entity moves are dead-lettered as misrouted")]
+    #[error(
+        "{topic}/{partition} has records from offset {offset} on that were not read, and their entities may move: they have to be read before the topic grows; with --leave-unread those whose entity moves are dead-lettered as misrouted"
+    )]
     Unread { topic: String, partition: i32, offset: i64 },
-    #[error("the committed offset {offset} of {topic}/{partition} is outside what the topic has ({low}..{high}): records were deleted before they were read, or the topic was made anew")]
+    #[error(
+        "the committed offset {offset} of {topic}/{partition} is outside what the topic has ({low}..{high}): records were deleted before they were read, or the topic was made anew"
+    )]
     OutOfRange { topic: String, partition: i32, offset: i64, low: i64, high: i64 },
     #[error("could not {what}: {source}")]
     Kafka { what: &'static str, source: KafkaError },
@@ -259,12 +267,7 @@ impl Scene<'_> {
     }
 
     /// Reads the states and finds a place for each; everything that can be refused is refused here, before anything changes.
-    fn read(
-        &self,
-        plan: &Plan,
-        request: Request,
-        scratch: &Scratch,
-    ) -> Result<(Report, (Homes, Vec<Folded>)), RepartitionError> {
+    fn read(&self, plan: &Plan, request: Request, scratch: &Scratch) -> Result<(Report, (Homes, Vec<Folded>)), RepartitionError> {
         let started = Instant::now();
         self.spans(plan, request.leave_unread)?;
         if !self.is_routed() && self.there != plan.to {

@@ -35,7 +35,9 @@ pub enum Refusal {
         has: i32,
     },
     /// A partition without metadata of ours, beside others that have it.
-    #[error("the group's offset of {topic}/{partition} is missing or is not ours: start the workers until every task runs, or look at `tripline state adopt`")]
+    #[error(
+        "the group's offset of {topic}/{partition} is missing or is not ours: start the workers until every task runs, or look at `tripline state adopt`"
+    )]
     Unknown {
         /// The topic.
         topic: String,
@@ -213,10 +215,7 @@ mod tests {
     #[test]
     fn fewer_unknown_uneven_and_empty_are_refused_by_name() {
         assert_eq!(plan(&[ours(4), ours(4)], &[], 2), Err(Refusal::NotGrowth { written: 4, to: 2 }));
-        assert_eq!(
-            plan(&[ours(2), ours(2), Found::Nothing, Found::Nothing], &[], 3),
-            Err(Refusal::Larger { topic: "t".into(), has: 4 })
-        );
+        assert_eq!(plan(&[ours(2), ours(2), Found::Nothing, Found::Nothing], &[], 3), Err(Refusal::Larger { topic: "t".into(), has: 4 }));
         assert_eq!(plan(&[ours(2), ours(2), Found::Nothing], &[], 2), Err(Refusal::NotGrowth { written: 2, to: 2 }));
         let unknown = |topic: &str, partition| Err(Refusal::Unknown { topic: topic.into(), partition });
         assert_eq!(plan(&[ours(2), Found::Nothing], &[], 4), unknown("t", 1));

@@ -88,12 +88,7 @@ pub struct Move<'a> {
 
 impl Move<'_> {
     /// Writes and commits; when nobody knows what became of the commit, it is looked up.
-    pub fn write(
-        &self,
-        producer: LaneProducer,
-        generation: &ConsumerGroupMetadata,
-        request: Request,
-    ) -> Result<Passed, RepartitionError> {
+    pub fn write(&self, producer: LaneProducer, generation: &ConsumerGroupMetadata, request: Request) -> Result<Passed, RepartitionError> {
         let attempt = CommitId(uuid::Uuid::new_v4().as_u128());
         // Before the first record of ours: what is written here is not unread.
         let spans = self.scene.spans(self.plan, request.leave_unread)?;
@@ -140,7 +135,15 @@ impl Move<'_> {
             let headers: Vec<(&str, &[u8])> = headers_of(record).filter_map(|(name, value)| Some((name, value?))).collect();
             let timestamp_ms = record.timestamp().to_millis().unwrap_or(0);
             let (key, value) = (record.key(), record.payload());
-            let sent = producer.send(&Outgoing { topic: &self.scene.keyed, partition, key, value, timestamp_ms, headers: &headers, tag: UNTAGGED });
+            let sent = producer.send(&Outgoing {
+                topic: &self.scene.keyed,
+                partition,
+                key,
+                value,
+                timestamp_ms,
+                headers: &headers,
+                tag: UNTAGGED,
+            });
             sent.map_err(|error| RepartitionError::Unwritten { why: format!("an observation was refused: {error:?}") })
         })
         .map_err(Trouble::Other)?;

@@ -4,7 +4,8 @@ use super::{Topic, TopicsError};
 use crate::config::Config;
 use crate::stream::client::{self, ClientError, LogContext};
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
 };
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
@@ -107,7 +108,8 @@ impl Cluster {
         let has = self.metadata()?.topics().iter().find(|topic| topic.name() == name).map_or(0, |topic| topic.partitions().len() as i32);
         if has < partitions {
             let new = NewPartitions::new(name, partitions as usize);
-            let results = self.runtime.block_on(self.admin.create_partitions([&new], &options())).map_err(|e| refused("add partitions", e))?;
+            let results =
+                self.runtime.block_on(self.admin.create_partitions([&new], &options())).map_err(|e| refused("add partitions", e))?;
             if let Some((topic, code)) = results.into_iter().find_map(Result::err) {
                 return Err(refused("add partitions", format!("{topic}: {code}")));
             }
