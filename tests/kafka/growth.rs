@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::process::Output;
 use std::time::Duration;
 use tripline::stream::partition::murmur2_partition;
-use tripline_testkit::wait_until;
+use tripline_testkit::{Record, wait_until};
 
 /// Stopped and killed members are gone soon.
 const QUICK: [(&str, &str); 2] = [("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "3s")];
@@ -54,7 +54,7 @@ fn partitions(line: &Line, topic: &str) -> Result<usize> {
 }
 
 /// Every state that the changelog still has stands in its entity's partition, once.
-fn assert_at_home(line: &Line, partitions: i32, name: impl Fn(&str) -> String) -> Result<()> {
+fn assert_at_home(line: &Line, partitions: i32) -> Result<usize> {
     let mut states = BTreeMap::new();
     for record in line.read("internal.changelog")? {
         let key = record.key_text();
@@ -65,9 +65,9 @@ fn assert_at_home(line: &Line, partitions: i32, name: impl Fn(&str) -> String) -
     states.retain(|_, is_there| *is_there);
     ensure!(!states.is_empty(), "no states at all");
     for (key, partition) in states.keys() {
-        ensure!(murmur2_partition(name(key).as_bytes(), partitions) == *partition, "{key} stands in partition {partition}");
+        ensure!(murmur2_partition(key.as_bytes(), partitions) == *partition, "{key} stands in partition {partition}");
     }
-    Ok(())
+    Ok(states.len())
 }
 
 /// Apps produce all the time; the worker dies in the middle of it, with observations that it routed and nobody read.
@@ -95,7 +95,7 @@ fn growth_under_traffic_changes_no_decision() -> Result<()> {
         let found = line.decisions()?;
         assert_equal(&found, &line.replay(&events)?);
         line.assert_stored(&found)?;
-        assert_at_home(&line, 16, str::to_owned)?;
+        assert_at_home(&line, 16)?;
         running.stop()
     })
 }
@@ -142,7 +142,7 @@ fn a_move_that_is_killed_anywhere_is_run_again_to_the_same_end() -> Result<()> {
     line.produce(second.iter().copied())?;
     line.settle()?;
     assert_equal(&line.decisions()?, &line.replay(&events)?);
-    assert_at_home(&line, 8, str::to_owned)?;
+    assert_at_home(&line, 8)?;
     running.stop()
 }
 
@@ -182,27 +182,27 @@ fn a_keyed_app_moves_when_its_owner_has_given_the_partitions() -> Result<()> {
     let found = line.decisions()?;
     assert_equal(&found, &line.replay(&events)?);
     line.assert_stored(&found)?;
-    assert_at_home(&line, 4, str::to_owned)?;
+    assert_at_home(&line, 4)?;
     running.stop()
 }
 
 /// Sets the group's offset of a partition, as a tool might.
-fn set_offset(line: &Line, topic: &str, offset: i64, metadata: &str) -> Result<()> {
+fn set_offset(line: &Line, topic: &str, partition: i32, offset: i64, metadata: &str) -> Result<()> {
     let consumer: BaseConsumer = line.kafka.client_config().set("group.id", &line.app).create()?;
     let mut list = TopicPartitionList::new();
-    let mut element = list.add_partition(topic, 0);
+    let mut element = list.add_partition(topic, partition);
     element.set_offset(Offset::Offset(offset))?;
     element.set_metadata(metadata);
     consumer.commit(&list, CommitMode::Sync)?;
     Ok(())
 }
 
-fn metadata(line: &Line, topic: &str) -> Result<(i64, String)> {
+fn metadata(line: &Line, topic: &str, partition: i32) -> Result<(i64, String)> {
     let consumer: BaseConsumer = line.kafka.client_config().set("group.id", &line.app).create()?;
     let mut list = TopicPartitionList::new();
-    list.add_partition(topic, 0);
+    list.add_partition(topic, partition);
     let found = consumer.committed_offsets(list, Duration::from_secs(15))?;
-    let element = found.find_partition(topic, 0).context("the partition")?;
+    let element = found.find_partition(topic, partition).context("the partition")?;
     Ok((element.offset().to_raw().context("an offset")?, element.metadata().to_owned()))
 }
 
@@ -223,15 +223,15 @@ fn what_cannot_be_moved_is_refused_by_name_and_nothing_grows() -> Result<()> {
     ensure!(String::from_utf8_lossy(&same.stdout).contains("nothing to do"), "{same:?}");
     running.stop()?;
 
-    let (offset, ours) = metadata(&line, &observations)?;
+    let (offset, ours) = metadata(&line, &observations, 0)?;
     let mut other: serde_json::Value = serde_json::from_str(&ours)?;
     other["commit_id"] = "0123456789abcdef0123456789abcdef".into();
-    wait_until(PATIENCE, "the group is empty", || set_offset(&line, &observations, offset, "").is_ok())?;
+    wait_until(PATIENCE, "the group is empty", || set_offset(&line, &observations, 0, offset, "").is_ok())?;
     refused(&repartition(&line, 8, &["--execute"], "")?, "is missing or is not ours")?;
-    set_offset(&line, &observations, offset, &other.to_string())?;
+    set_offset(&line, &observations, 0, offset, &other.to_string())?;
     refused(&repartition(&line, 8, &["--execute"], "")?, "without the marker of commit")?;
     ensure!(partitions(&line, &observations)? == 4 && partitions(&line, &line.topic("internal.changelog"))? == 4, "something grew");
-    set_offset(&line, &observations, offset, &ours)?;
+    set_offset(&line, &observations, 0, offset, &ours)?;
     grow(&line, 8, &[])?;
     ready(start(&line, 8, &[])?)?.stop()
 }
@@ -258,4 +258,39 @@ fn a_worker_that_is_started_during_a_move_waits_at_the_door() -> Result<()> {
     refused(&repartition(&line, 4, &["--execute"], "")?, "has members")?;
     drop(holder);
     ready(running)?.stop()
+}
+
+/// A commit of many states, as a worker would have written it; the evidence run sets more.
+#[test]
+fn many_states_move_and_none_is_left_behind() -> Result<()> {
+    let states: usize = std::env::var("TRIPLINE_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000);
+    let line = Line::new(&Setup::routed(1, 2))?;
+    let running = ready(start(&line, 2, &[])?)?;
+    line.produce(generated(95, 500)?.lines())?;
+    line.settle()?;
+    running.stop()?;
+    let (observations, changelog) = (line.topic("internal.observations"), line.topic("internal.changelog"));
+    let before = assert_at_home(&line, 2)?;
+    let written = line.read("internal.changelog")?;
+    let state = written.iter().rev().find(|r| r.key_text().starts_with("user:") && r.value.is_some()).context("a state")?;
+    for partition in 0..2 {
+        let key = format!("task/{partition}");
+        let mut marker = written.iter().rev().find(|r| r.key_text() == key).context("a marker")?.json()?;
+        let (offset, ours) = metadata(&line, &observations, partition)?;
+        let mut ours: serde_json::Value = serde_json::from_str(&ours)?;
+        for place in [&mut marker, &mut ours] {
+            place["seq"] = (place["seq"].as_u64().context("a seq")? + 1).into();
+            place["commit_id"] = "0123456789abcdef0123456789abcdef".into();
+        }
+        let users = (0..states).map(|n| format!("user:made{n}")).filter(|key| murmur2_partition(key.as_bytes(), 2) == partition);
+        let records = users.map(|key| Record { value: state.value.clone(), ..Record::new(key, "") });
+        let marker = Record::new(key, marker.to_string());
+        line.kafka.produce_all(&changelog, records.chain([marker]).map(|record| record.to_partition(partition)))?;
+        let set = || set_offset(&line, &observations, partition, offset, &ours.to_string()).is_ok();
+        wait_until(PATIENCE, "the group is empty", set)?;
+    }
+    let said = grow(&line, 6, &[])?;
+    ensure!(said.contains(&format!("  states    {},", before + states)), "{} states expected: {said}", before + states);
+    ensure!(assert_at_home(&line, 6)? == before + states, "states were lost or doubled");
+    ready(start(&line, 6, &[])?)?.stop()
 }

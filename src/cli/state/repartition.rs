@@ -24,7 +24,7 @@ pub struct RepartitionArgs {
     /// Keyed mode: whether the topic's keys carry the actor's kind (`user:u1`) or not (`u1`) [default: as the states say]
     #[arg(long, value_enum, value_name = "kind|bare")]
     pub keys: Option<KeyForm>,
-    /// Keyed mode: move although records of the old number are unread; those whose entity moves are dead-lettered as misrouted
+    /// Keyed mode: move although records are unread whose keys move; they are dead-lettered as misrouted
     #[arg(long)]
     pub leave_unread: bool,
     /// Seconds that the transaction may last; the broker's transaction.max.timeout.ms has to allow it

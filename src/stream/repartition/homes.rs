@@ -27,14 +27,16 @@ impl Homes {
     pub fn of(self, entity: &str, partitions: i32) -> Option<i32> {
         match self {
             Homes::Routed => Some(murmur2_partition(entity.as_bytes(), partitions)),
-            Homes::Keyed(partitioner, form) => {
-                let name = name(&Entity::parse(entity)?, form);
-                Some(match partitioner {
-                    Partitioner::Murmur2 => murmur2_partition(name.as_bytes(), partitions),
-                    Partitioner::Consistent => crc32_partition(name.as_bytes(), partitions),
-                })
-            }
+            Homes::Keyed(partitioner, form) => Some(placed(partitioner, name(&Entity::parse(entity)?, form).as_bytes(), partitions)),
         }
+    }
+}
+
+/// Where a producer puts a key.
+pub fn placed(partitioner: Partitioner, key: &[u8], partitions: i32) -> i32 {
+    match partitioner {
+        Partitioner::Murmur2 => murmur2_partition(key, partitions),
+        Partitioner::Consistent => crc32_partition(key, partitions),
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Request {
     pub to: i32,
     /// Keyed mode: how keys name actors, where the states do not tell.
     pub keys: Option<KeyForm>,
-    /// Keyed mode: move although records of the old number are unread; those whose entity moves are dead-lettered.
+    /// Keyed mode: move although records are unread whose keys move; they are dead-lettered.
     pub leave_unread: bool,
     /// How long the transaction may last.
     pub transaction_timeout: Duration,
@@ -90,7 +90,7 @@ pub enum RepartitionError {
     #[error("{topic} has {has} partitions: its owner gives it {to} first (input.keyed_by is `actor`), then come back")]
     OwnersTopic { topic: String, has: i32, to: i32 },
     #[error(
-        "{topic}/{partition} has records from offset {offset} on that were not read, and their entities may move: they have to be read before the topic grows; with --leave-unread those whose entity moves are dead-lettered as misrouted"
+        "{topic}/{partition} has unread records whose keys move, the first at offset {offset}: they have to be read before the topic grows; with --leave-unread they are dead-lettered as misrouted"
     )]
     Unread { topic: String, partition: i32, offset: i64 },
     #[error(
@@ -299,7 +299,7 @@ impl Scene<'_> {
                 }
                 let unread = Unread { partition, from, end: high };
                 if !self.is_routed() && partition < plan.from && !leave_unread {
-                    write::require_read(self, &unread)?;
+                    write::require_read(self, plan, &unread)?;
                 }
                 Ok(unread)
             })

@@ -1,7 +1,7 @@
 //! The one transaction of the move.
 
 use super::fold::Folded;
-use super::homes::Homes;
+use super::homes::{Homes, placed};
 use super::plan::{self, Plan};
 use super::{RepartitionError, Request, Scene, Unread, broken, connect};
 use crate::config::Start;
@@ -64,10 +64,15 @@ pub fn unread(
     Ok(passed)
 }
 
-/// Keyed mode: what was written for the old number of partitions has to be read, for nobody but its owner may write it again.
-pub fn require_read(scene: &Scene<'_>, unread: &Unread) -> Result<(), RepartitionError> {
+/// Keyed mode: a record that is unread where its key will not be any more has to be read first, for nobody but its owner may
+/// write it again. Those that stay, and those of producers that know the new number, are read afterwards.
+pub fn require_read(scene: &Scene<'_>, plan: &Plan, unread: &Unread) -> Result<(), RepartitionError> {
     let span = span_of(scene, unread);
     let refuse = |record: &BorrowedMessage<'_>| {
+        let home = placed(scene.config.input.partitioner, record.key().unwrap_or_default(), plan.to);
+        if home == unread.partition {
+            return Ok(false);
+        }
         Err(RepartitionError::Unread { topic: scene.keyed.clone(), partition: unread.partition, offset: record.offset() })
     };
     changelog::read_records(&scene.committed, span, patience(scene.config), || false, refuse)
