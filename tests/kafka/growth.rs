@@ -216,7 +216,7 @@ fn what_cannot_be_moved_is_refused_by_name_and_nothing_grows() -> Result<()> {
     line.settle()?;
     let dry = repartition(&line, 8, &[], "")?;
     let said = String::from_utf8_lossy(&dry.stdout);
-    ensure!(dry.status.success() && said.contains("nothing written: dry run") && said.contains("has 1 members"), "{said}");
+    ensure!(dry.status.success() && said.contains("nothing written: dry run") && said.contains("has 1 member now"), "{said}");
     refused(&repartition(&line, 8, &["--execute"], "")?, "has members")?;
     refused(&repartition(&line, 2, &[], "")?, "--to has to be more than that, not 2")?;
     let same = repartition(&line, 4, &[], "")?;

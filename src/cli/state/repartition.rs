@@ -1,5 +1,6 @@
 //! `tripline state repartition`: more partitions for an app that has states. The work is in [`crate::stream::repartition`].
 
+use super::super::failure::count;
 use super::super::{Failure, code, print};
 use crate::config::Config;
 use crate::stream::failpoints;
@@ -88,7 +89,7 @@ fn describe(report: &Report, config: &Config, is_written: bool) -> String {
         seconds(about)
     );
     if *members > 0 {
-        let _ = writeln!(text, "the group has {members} members now: stop the workers before --execute");
+        let _ = writeln!(text, "the group has {} now: stop the workers before --execute", count(*members, "member"));
     }
     text.push_str("nothing written: dry run\n");
     text

@@ -250,7 +250,7 @@ impl Scene<'_> {
         let routed = found.split_off(self.there as usize);
         let routers: Vec<_> =
             routers.into_iter().zip(routed).map(|((topic, partition), found)| (topic.to_owned(), partition, found)).collect();
-        let verdict = Plan::new(&self.config.app.id, &self.keyed, &found, &routers, to)?;
+        let verdict = Plan::decide(&self.config.app.id, &self.keyed, &found, &routers, to)?;
         let has = self.partitions(&self.changelog)?;
         if has > to {
             return Err(Refusal::Larger { topic: self.changelog.clone(), has }.into());

@@ -93,7 +93,7 @@ pub enum Verdict {
 
 impl Plan {
     /// Decides. `tasks` is what the group has for the partitions of the keyed topic, `routers` what it has for those of the other inputs.
-    pub fn new(group: &str, topic: &str, tasks: &[Found], routers: &[(String, i32, Found)], to: i32) -> Result<Verdict, Refusal> {
+    pub fn decide(group: &str, topic: &str, tasks: &[Found], routers: &[(String, i32, Found)], to: i32) -> Result<Verdict, Refusal> {
         let Some(written) = tasks.first().and_then(Found::metadata).map(|metadata| metadata.partitions) else {
             let any = tasks.iter().any(|found| *found != Found::Nothing);
             return Err(if any {
@@ -186,7 +186,7 @@ mod tests {
 
     fn plan(tasks: &[Found], routers: &[Found], to: i32) -> Result<Verdict, Refusal> {
         let routers: Vec<_> = routers.iter().map(|found| ("in".to_owned(), 0, found.clone())).collect();
-        Plan::new("g", "t", tasks, &routers, to)
+        Plan::decide("g", "t", tasks, &routers, to)
     }
 
     #[test]
