@@ -16,7 +16,7 @@ use crate::observation::Observation;
 use crate::state::ActorState;
 use crate::tick::{Layout, MAX_TOPICS, Tick};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// For how long, in the log's append time, a source counts that no tick names any more: ten minutes. Routers that know
 /// different layouts, while partitions are added or settings rolled out, must not make each other's sources come and go.
@@ -75,6 +75,20 @@ impl SourceTimes {
         self.now_ms = self.now_ms.max(self.least().map(reached_by));
     }
 
+    /// The times of a task that takes over from others: of each source the least that all of them heard, so that nothing fires
+    /// early; it has not heard of a source that one of them has not heard of. `None` for nobody.
+    pub fn least_of<'a>(times: impl IntoIterator<Item = &'a SourceTimes>) -> Option<SourceTimes> {
+        times.into_iter().cloned().reduce(|one, other| {
+            let names: BTreeSet<&String> = one.topics.keys().chain(other.topics.keys()).collect();
+            let none = Sources::default();
+            let of = |times: &'_ SourceTimes, name| times.topics.get(name).unwrap_or(&none).clone();
+            SourceTimes {
+                topics: names.into_iter().map(|name| (name.clone(), Sources::least(&of(&one, name), &of(&other, name)))).collect(),
+                now_ms: one.now_ms.min(other.now_ms),
+            }
+        })
+    }
+
     /// Takes in which sources there are. A smaller count, and a topic that is not named, count only once the greater one has
     /// not been told for a while.
     fn learn(&mut self, layout: &Layout, appended_ms: i64) {
@@ -106,6 +120,17 @@ impl SourceTimes {
             }
         }
         least
+    }
+}
+
+impl Sources {
+    /// All partitions that one of them knows of, each heard as far as both heard it.
+    fn least(one: &Sources, other: &Sources) -> Sources {
+        let heard = one.heard.iter().filter_map(|(partition, Source(a, a_tick))| {
+            let Source(b, b_tick) = other.heard.get(partition)?;
+            Some((*partition, Source(*a.min(b), *a_tick.min(b_tick))))
+        });
+        Sources { count: one.count.max(other.count), told_ms: one.told_ms.max(other.told_ms), heard: heard.collect() }
     }
 }
 
@@ -234,6 +259,23 @@ mod tests {
         assert_eq!(serde_json::from_str::<SourceTimes>(&text).expect("own text"), times);
     }
 
+    #[test]
+    fn who_takes_over_has_heard_what_all_before_it_heard() {
+        let both = [("a", 1), ("b", 1)];
+        let (mut one, mut other) = (SourceTimes::default(), SourceTimes::default());
+        for (times, a_ms, b_ms) in [(&mut one, 500, 900), (&mut other, 700, 600)] {
+            times.tick(&tick("a", 0, Some(a_ms), false, &both), at(1_000));
+            times.tick(&tick("b", 0, Some(b_ms), false, &both), at(1_000));
+        }
+        let mut least = SourceTimes::least_of([&one, &other]).expect("two");
+        assert_eq!(least.now(), Some(499));
+        least.tick(&tick("a", 0, Some(950), false, &both), at(2_000));
+        assert_eq!(least.now(), Some(599), "b was heard by both up to 600 only");
+        assert_eq!(SourceTimes::least_of([&one, &SourceTimes::default()]).expect("two").now(), None);
+        assert_eq!(SourceTimes::least_of([&one]), Some(one));
+        assert_eq!(SourceTimes::least_of([]), None);
+    }
+
     /// A source: what is appended to it and when, and how far its router is.
     #[derive(Default)]
     struct Model {
@@ -246,6 +288,30 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever two tasks heard before, and whatever ticks come after: who takes over from both is never ahead of either.
+        #[test]
+        fn who_takes_over_is_never_ahead(
+            before in prop::collection::vec((any::<bool>(), 0..2usize, 0..3i32, prop::option::of(0..9_000i64), any::<bool>()), 0..40),
+            after in prop::collection::vec((0..2usize, 0..3i32, prop::option::of(0..90_000i64), any::<bool>()), 0..40),
+        ) {
+            let (mut one, mut other, mut clock) = (SourceTimes::default(), SourceTimes::default(), 0);
+            let counts = [("a", 3), ("b", 3)];
+            for (is_one, topic, partition, at_ms, idle) in before {
+                clock += 250;
+                let times = if is_one { &mut one } else { &mut other };
+                times.tick(&tick(counts[topic].0, partition, at_ms, idle, &counts), at(clock));
+            }
+            let mut least = SourceTimes::least_of([&one, &other]).expect("two");
+            for (topic, partition, at_ms, idle) in after {
+                prop_assert!(least.now() <= one.now() && least.now() <= other.now());
+                clock += 2_500;
+                for times in [&mut one, &mut other, &mut least] {
+                    times.tick(&tick(counts[topic].0, partition, at_ms, idle, &counts), at(clock));
+                }
+            }
+            prop_assert!(least.now() <= one.now() && least.now() <= other.now());
+        }
+
         /// Whatever the routers do: never decreasing, and never past a record that no router has handed on yet.
         #[test]
         fn stream_time_never_passes_a_record_that_is_still_to_come(steps in prop::collection::vec((0..4u8, 0..3usize, 0..5_000i64), 1..200)) {

@@ -1,6 +1,6 @@
-//! `tripline state adopt|list|get|verify`: what tasks remember, and where they stand.
+//! `tripline state adopt|list|get|repartition|verify`: what tasks remember, and where they stand.
 //!
-//! All but `adopt` only look. They take the state folder's lock while they look into it, so that nobody writes meanwhile, and
+//! All but `adopt` and `repartition` only look. They take the state folder's lock while they look into it, so that nobody writes meanwhile, and
 //! open stores read-only.
 
 mod adopt;
@@ -10,10 +10,12 @@ mod get;
 mod group;
 mod list;
 mod readable;
+mod repartition;
 mod verify;
 
 use super::{Failure, code, print};
 use crate::config::Config;
+use crate::stream::group::Found;
 use adoption::OffsetChoice;
 use tripline_core::protocol::start::{LAYOUT, Marker, Metadata};
 
@@ -22,6 +24,8 @@ use tripline_core::protocol::start::{LAYOUT, Marker, Metadata};
 pub enum StateCommand {
     /// Take the changelog's word for a task that does not start; every worker of the group must be stopped
     Adopt(AdoptArgs),
+    /// Move the app to more partitions with its state; every worker of the group must be stopped
+    Repartition(repartition::RepartitionArgs),
     /// Where each task stands: the group's offset, the changelog, this machine's store, and how it would start
     List(ListArgs),
     /// What is remembered of an entity
@@ -87,6 +91,7 @@ pub struct VerifyArgs {
 pub fn run(command: &StateCommand, config: &Config) -> Result<u8, Failure> {
     match command {
         StateCommand::Adopt(args) => adopt::run(args, config),
+        StateCommand::Repartition(args) => repartition::run(args, config),
         StateCommand::List(args) => list::run(args, config),
         StateCommand::Get(args) => get::run(args, config),
         StateCommand::Verify(args) => verify::run(args, config),

@@ -26,11 +26,12 @@ pub enum Point {
     InRevoke,
     InRecord,
     InFiring,
+    AfterGrowth,
 }
 
 impl Point {
     /// Every point.
-    pub const ALL: [Point; 13] = [
+    pub const ALL: [Point; 14] = [
         Point::AfterBegin,
         Point::BeforeSeal,
         Point::AfterChangelog,
@@ -44,6 +45,7 @@ impl Point {
         Point::InRevoke,
         Point::InRecord,
         Point::InFiring,
+        Point::AfterGrowth,
     ];
 
     /// Its name in the variable.
@@ -62,6 +64,7 @@ impl Point {
             Point::InRevoke => "in_revoke",
             Point::InRecord => "in_record",
             Point::InFiring => "in_firing",
+            Point::AfterGrowth => "after_growth",
         }
     }
 }

@@ -102,9 +102,7 @@ pub struct Ready {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// An operator has to look.
-    #[error(
-        "task {topic}/{partition} does not start: {source}; if the changelog is right, run `tripline state adopt --topic {topic} --partition {partition}`"
-    )]
+    #[error("task {topic}/{partition} does not start: {source}{}", way_out(topic, *partition, source))]
     Halt {
         /// The input topic.
         topic: String,
@@ -167,6 +165,14 @@ pub enum RestoreError {
     /// Nobody waits for it any more.
     #[error("the restore of partition {0} was called off")]
     CalledOff(i32),
+}
+
+/// What an operator can do about it, unless the reason says so itself.
+fn way_out(topic: &str, partition: i32, halt: &Halt) -> String {
+    match halt {
+        Halt::Partitions { .. } | Halt::Newer { .. } => String::new(),
+        _ => format!("; if the changelog is right, run `tripline state adopt --topic {topic} --partition {partition}`"),
+    }
 }
 
 impl RestoreError {

@@ -5,7 +5,7 @@
 //! within [`STOP_WITHIN`], after which the process ends anyway: every crash is safe.
 
 use super::topics::{self, TopicsError};
-use super::{Shared, access, client, fencing, lane, registry};
+use super::{Shared, access, client, fencing, group, lane, registry};
 use crate::admin::{self, AdminError, health::Health};
 use crate::config::memory::{Shares, Shortage};
 use crate::config::{Config, KeyedBy};
@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
+use tripline_core::protocol::start::Halt;
 
 /// A graceful stop takes at most this long.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -52,6 +53,9 @@ pub enum RunError {
     /// The tasks that there are need more memory than those that the settings speak of.
     #[error("memory.budget {0}; raise it, or lower stream.lanes or the parts that are set")]
     Memory(#[from] Shortage),
+    /// The states were written for another number of partitions.
+    #[error("the worker does not start: {0}")]
+    Moved(#[from] Halt),
     /// The state folder cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,7 +82,7 @@ impl RunError {
         match self {
             RunError::Client(error) | RunError::Topics(TopicsError::Client(error)) => error.exit_code(),
             RunError::Access(error) => error.exit_code(),
-            RunError::Topics(TopicsError::Wrong(_)) => 3,
+            RunError::Topics(TopicsError::Wrong(_)) | RunError::Moved(_) => 3,
             RunError::Lane(lane::LaneError::Client { .. }) | RunError::Memory(_) => 3,
             RunError::Admin(error) => error.exit_code(),
             RunError::Sink(error) => error.exit_code(),
@@ -201,6 +205,7 @@ fn prepare(
     };
     access::verify(&config, roles, DETECT_REACHES_WITHIN)?;
     let found = topics::verify(&config)?;
+    group::verify(&config, found.tasks)?;
     let memory = Shares::of(&config, usize::try_from(found.tasks).unwrap_or(0))?;
     info!(%memory, "memory budget");
     let names = &config.topics;

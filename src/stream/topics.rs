@@ -1,8 +1,8 @@
 //! The topics that Tripline needs: what they should be ([`desired`]), how that compares with what is there
 //! ([`findings::compare`], pure), and the cluster itself ([`cluster`]).
 //!
-//! Promises: nothing is ever deleted, shrunk or given more partitions (a key's partition is where its state lives);
-//! input topics belong to the apps. `docs/topics.md` is the reference.
+//! Promises: nothing is ever deleted or shrunk, and given more partitions only where the states move along
+//! ([`super::repartition`]; a key's partition is where its state lives); input topics belong to the apps. `docs/topics.md` is the reference.
 
 pub mod cluster;
 pub mod findings;

@@ -10,6 +10,7 @@ mod detectors;
 mod dlq;
 mod example;
 mod faults;
+mod growth;
 mod hostile;
 mod late;
 mod overload;

@@ -59,13 +59,17 @@ impl Waiting {
     }
 
     fn start(&self, name: &str) -> Result<Running> {
+        self.start_with(name, &[])
+    }
+
+    fn start_with(&self, name: &str, more: &[(&str, &str)]) -> Result<Running> {
         let settings = [
             ("TRIPLINE_RULES__PATH", self.rules.as_str()),
             ("TRIPLINE_STREAM__TICK_INTERVAL", TICK),
             ("TRIPLINE_STREAM__SESSION_TIMEOUT", "10s"),
             ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "5s"),
         ];
-        let mut running = self.line.start_with(name, "detect", &settings)?;
+        let mut running = self.line.start_with(name, "detect", &[&settings[..], more].concat())?;
         running.worker.wait_ready(&running.admin, PATIENCE)?;
         Ok(running)
     }
@@ -251,6 +255,49 @@ fn an_aborted_transaction_at_the_end_of_a_partition_does_not_hold_the_time() -> 
     let running = waiting.start("one")?;
     waiting.produce(0, "quiet", "mfa_asked")?;
     waiting.wait_for(&["quiet"])?;
+    running.stop()
+}
+
+/// What waits moves to other tasks while one source lags: there, too, nothing fires before that source was heard, and then once.
+#[test]
+fn what_waits_moves_along_and_fires_once_and_not_early() -> Result<()> {
+    let mut waiting = Waiting::new(3, 2)?;
+    let mut running = waiting.start("one")?;
+    waiting.pass(&running, now_ms())?;
+    // Held from here on: this transaction stays open.
+    let mut config = waiting.line.kafka.client_config();
+    let app = config.set("transactional.id", &waiting.line.app).set("transaction.timeout.ms", "300000").create::<BaseProducer>()?;
+    let limit = Duration::from_secs(20);
+    app.init_transactions(limit)?;
+    app.begin_transaction()?;
+    let input = waiting.line.input.clone();
+    let send_open = |waiting: &mut Waiting, user: &str, at_ms: i64| {
+        let value = waiting.event(user, "mfa_answered", at_ms);
+        app.send(BaseRecord::to(&input).key(user).payload(&value).partition(1).timestamp(at_ms)).map_err(|(error, _)| error)?;
+        app.flush(limit)
+    };
+    send_open(&mut waiting, "other", now_ms())?;
+    let asked_ms = waiting.produce(0, "answers", "mfa_asked")?;
+    let quiet: Vec<String> = (10..20).map(|n| format!("quiet{n}")).collect();
+    for user in &quiet {
+        waiting.produce(0, user, "mfa_asked")?;
+    }
+    // In time, whenever it arrives.
+    send_open(&mut waiting, "answers", asked_ms + 1)?;
+    waiting.line.settle()?;
+    running.worker.kill_9();
+    crate::growth::grow(&waiting.line, 5, &[])?;
+    let running = waiting.start_with("one", &[("TRIPLINE_TOPICS__PARTITIONS", "5")])?;
+    let due_ms = asked_ms + WITHIN_MS + LATENESS_MS;
+    wait_until(PATIENCE, "the clock is well past it, and ticks came", || {
+        now_ms() > due_ms + 3_000 && running.metrics().is_ok_and(|m| m.sum("tripline_ticks_total", &[]) > 50.0)
+    })?;
+    let early = waiting.fired()?;
+    ensure!(early.is_empty(), "fired while a source lagged: {early:?}, asked at {asked_ms}");
+    app.commit_transaction(limit)?;
+    waiting.wait_for(&quiet.iter().map(String::as_str).collect::<Vec<_>>())?;
+    waiting.pass(&running, now_ms())?;
+    waiting.assert_replayed()?;
     running.stop()
 }
 

@@ -32,7 +32,7 @@ pub struct Metadata {
 pub const LAYOUT: u32 = 1;
 
 /// The last record of a task's commit in the changelog.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
     /// Layout of this marker: 1.
     pub v: u32,
@@ -195,7 +195,9 @@ pub enum Halt {
         marker: u64,
     },
     /// The partition count changed.
-    #[error("the state was written for {written} partitions, the topic has {found}: keys have moved")]
+    #[error(
+        "the state was written for {written} partitions, the topic has {found}: keys have moved; `tripline state repartition --to {found}` moves their state, too"
+    )]
     Partitions {
         /// Then.
         written: i32,
@@ -270,12 +272,13 @@ pub fn after_search(offset: Option<i64>, newest: Option<&Marker>) -> Result<Plan
     }
 }
 
-/// What a marker of the task means while the changelog is applied.
+/// What a marker of the task means while the changelog is applied. Earlier ones of the same life may be of the time before the
+/// app grew: the commit that the metadata names is the one that has to fit.
 pub fn marker_met(marker: &Marker, metadata: &Metadata, partitions: i32) -> Result<bool, Halt> {
-    if marker.history == metadata.history && marker.partitions != partitions {
-        return Err(Halt::Partitions { written: marker.partitions, found: partitions });
-    }
     if marker.history == metadata.history && marker.commit_id == metadata.commit_id {
+        if marker.partitions != partitions {
+            return Err(Halt::Partitions { written: marker.partitions, found: partitions });
+        }
         return Ok(true);
     }
     if marker.history == metadata.history && marker.seq > metadata.seq {
@@ -407,6 +410,8 @@ mod tests {
         assert_eq!(marker_met(&marker(4, 9), &metadata(5, 1), 4), Ok(false));
         assert_eq!(marker_met(&marker(6, 9), &metadata(5, 1), 4), Err(Halt::MarkerAhead { marker: 6, committed: 5 }));
         assert_eq!(marker_met(&marker(5, 1), &metadata(5, 1), 8), Err(Halt::Partitions { written: 4, found: 8 }));
+        let grown = Metadata { partitions: 8, ..metadata(5, 1) };
+        assert_eq!(marker_met(&marker(4, 9), &grown, 8), Ok(false), "of the time before the app grew");
     }
 
     #[test]

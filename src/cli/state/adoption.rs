@@ -1,6 +1,6 @@
 //! What an adoption writes, decided from the newest marker without a broker.
 
-use super::{LAYOUT, Marker, Metadata};
+use super::{Found, LAYOUT, Marker, Metadata};
 use std::fmt::Write;
 use std::str::FromStr;
 use tripline_core::protocol::start::Halt;
@@ -30,24 +30,6 @@ impl FromStr for OffsetChoice {
             (_, Ok(offset @ 0..)) => Ok(OffsetChoice::At(offset)),
             _ => Err("write an offset, `earliest` or `latest`".to_owned()),
         }
-    }
-}
-
-/// What the group has for the partition now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// No offset.
-    Nothing,
-    /// An offset that a worker did not write.
-    Foreign(i64),
-    /// An offset of ours.
-    Ours(i64, Metadata),
-}
-
-impl Found {
-    /// Sorts an offset by its metadata.
-    pub fn new(offset: i64, metadata: &str) -> Found {
-        Metadata::parse(metadata).map_or(Found::Foreign(offset), |metadata| Found::Ours(offset, metadata))
     }
 }
 

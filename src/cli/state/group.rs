@@ -1,17 +1,18 @@
 //! The group's offsets and the changelog, as an outsider sees them.
 
-use super::adoption::{Adoption, Found};
+use super::adoption::Adoption;
 use super::{Failure, code, refused};
 use crate::cli::failure::count;
 use crate::config::{Config, KeyedBy};
 use crate::stream::changelog::{self, Isolation, Quiet, ReadError, Span};
 use crate::stream::client::{self, ClientError};
+use crate::stream::group::{self, Found, OffsetsError};
 use crate::stream::restore::{RestoreError, marker_key, patience};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tripline_core::protocol::start::Halt;
 
 /// How long the cluster may take for one answer.
@@ -88,13 +89,10 @@ impl Group<'_> {
     /// A running worker would go on from what it knows and write over what is written here.
     pub(super) fn check_empty(&self) -> Result<(), Failure> {
         let id = &self.config.app.id;
-        let groups = self.committed.fetch_group_list(Some(id), TIMEOUT).map_err(|e| of_kafka("read the group's members", &e))?;
-        let members = groups.groups().iter().filter(|group| group.name() == id).flat_map(|group| group.members());
-        let mut names: Vec<&str> = members.map(|member| member.client_id()).collect();
+        let names = group::members(&self.committed, id).map_err(|e| of_kafka("read the group's members", &e))?;
         if names.is_empty() {
             return Ok(());
         }
-        names.sort_unstable();
         let (count, names) = (count(names.len(), "member"), names.join(", "));
         let session = tripline_core::time::format_duration_ms(self.config.stream.session_timeout.0.as_millis() as i64);
         Err(refused(format!(
@@ -104,26 +102,10 @@ impl Group<'_> {
 
     /// The group's offset, once no transaction holds it.
     pub(super) fn offset_of(&self, task: &Task) -> Result<Found, Failure> {
-        let deadline = Instant::now() + patience(self.config);
-        loop {
-            let mut list = TopicPartitionList::new();
-            list.add_partition(&task.topic, task.partition);
-            let found = self.committed.committed_offsets(list, Duration::from_secs(2)).and_then(|found| {
-                let Some(element) = found.find_partition(&task.topic, task.partition) else { return Ok(Found::Nothing) };
-                element.error()?;
-                Ok(match element.offset() {
-                    Offset::Offset(offset) => Found::new(offset, element.metadata()),
-                    _ => Found::Nothing,
-                })
-            });
-            match found {
-                Ok(found) => return Ok(found),
-                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
-                Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut) | KafkaError::OffsetFetch(_)) => {
-                    return Err(refused(RestoreError::Pending { topic: task.topic.clone(), partition: task.partition }));
-                }
-                Err(error) => return Err(of_kafka("read the group's offset", &error)),
-            }
+        match group::offsets(&self.committed, &[(&task.topic, task.partition)], patience(self.config)) {
+            Ok(found) => Ok(found.into_iter().next().unwrap_or(Found::Nothing)),
+            Err(OffsetsError::Pending) => Err(refused(RestoreError::Pending { topic: task.topic.clone(), partition: task.partition })),
+            Err(OffsetsError::Kafka(error)) => Err(of_kafka("read the group's offset", &error)),
         }
     }
 

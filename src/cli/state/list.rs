@@ -1,12 +1,12 @@
 //! `tripline state list`: where each task stands, and how it would start.
 
-use super::adoption::Found;
 use super::group::{Group, Task};
 use super::{Failure, LAYOUT, ListArgs, Marker, code, print, refused};
 use crate::cli::Output;
 use crate::cli::draw::{aligned, clean};
 use crate::config::{Config, KeyedBy};
 use crate::state::{StateDir, StoreError, TaskStore};
+use crate::stream::group::Found;
 use crate::stream::restore::DISCARD_AFTER_MS;
 use serde_json::{Value, json};
 use tripline_core::protocol::start::{self, Halt, Local, Metadata, Plan};

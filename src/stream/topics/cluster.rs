@@ -5,7 +5,8 @@ use crate::config::Config;
 use crate::stream::access;
 use crate::stream::client::{self, ClientError, LogContext};
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
 };
 use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
@@ -108,6 +109,21 @@ impl Cluster {
         Ok(results.collect())
     }
 
+    /// Gives a topic more partitions and waits until each has a leader; one that has as many is left alone. Keys move: only
+    /// for those who move what belongs to them.
+    pub fn grow(&self, name: &str, partitions: i32) -> Result<(), TopicsError> {
+        let has = self.metadata()?.topics().iter().find(|topic| topic.name() == name).map_or(0, |topic| topic.partitions().len() as i32);
+        if has < partitions {
+            let new = NewPartitions::new(name, partitions as usize);
+            let results =
+                self.runtime.block_on(self.admin.create_partitions([&new], &options())).map_err(|e| refused("add partitions", e))?;
+            if let Some((topic, code)) = results.into_iter().find_map(Result::err) {
+                return Err(refused("add partitions", format!("{topic}: {code}")));
+            }
+        }
+        self.wait_until_shown(&[(name, partitions)])
+    }
+
     /// Changes settings of one topic. librdkafka's call replaces all of a topic's own settings, so those that are there
     /// are written again beside the changed ones.
     pub fn alter(&self, name: &str, there: &Settings, changes: &[(&str, &str)]) -> Result<(), TopicsError> {
@@ -123,18 +139,21 @@ impl Cluster {
 
     /// Waits until every broker's answer shows these topics with all partitions and a leader for each.
     pub fn wait_for(&self, topics: &[Topic]) -> Result<(), TopicsError> {
+        let expected: Vec<(&str, i32)> = topics.iter().map(|topic| (topic.name.as_str(), topic.partitions.unwrap_or(1))).collect();
+        self.wait_until_shown(&expected)
+    }
+
+    fn wait_until_shown(&self, expected: &[(&str, i32)]) -> Result<(), TopicsError> {
         let deadline = Instant::now() + TIMEOUT * 2;
         loop {
             let metadata = self.metadata()?;
-            let shown = |topic: &Topic| {
-                let there = metadata.topics().iter().find(|t| t.name() == topic.name);
-                there.is_some_and(|t| {
-                    t.partitions().len() as i32 >= topic.partitions.unwrap_or(1) && t.partitions().iter().all(|p| p.leader() >= 0)
-                })
+            let shown = |(name, partitions): &(&str, i32)| {
+                let there = metadata.topics().iter().find(|t| t.name() == *name);
+                there.is_some_and(|t| t.partitions().len() as i32 >= *partitions && t.partitions().iter().all(|p| p.leader() >= 0))
             };
-            let Some(absent) = topics.iter().find(|topic| !shown(topic)) else { return Ok(()) };
+            let Some((absent, _)) = expected.iter().find(|topic| !shown(topic)) else { return Ok(()) };
             if Instant::now() >= deadline {
-                return Err(refused("see a created topic in the metadata", &absent.name));
+                return Err(refused("see a created topic in the metadata", absent));
             }
             std::thread::sleep(Duration::from_millis(100));
         }

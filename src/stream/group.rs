@@ -1,0 +1,121 @@
+//! The consumer group as an outsider sees it: who is in it, what it has committed, and whether that fits the topic.
+
+use super::changelog::{self, Isolation};
+use super::client;
+use crate::config::Config;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+use std::time::{Duration, Instant};
+use tracing::warn;
+use tripline_core::protocol::start::{Halt, Metadata};
+
+/// How long one answer may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What the group has for a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// No offset.
+    Nothing,
+    /// An offset that a worker did not write.
+    Foreign(i64),
+    /// An offset of ours.
+    Ours(i64, Metadata),
+}
+
+impl Found {
+    /// Sorts an offset by its metadata.
+    pub fn new(offset: i64, metadata: &str) -> Found {
+        Metadata::parse(metadata).map_or(Found::Foreign(offset), |metadata| Found::Ours(offset, metadata))
+    }
+
+    /// What a worker wrote with the offset.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        match self {
+            Found::Ours(_, metadata) => Some(metadata),
+            Found::Nothing | Found::Foreign(_) => None,
+        }
+    }
+}
+
+/// Why offsets were not read.
+#[derive(Debug, thiserror::Error)]
+pub enum OffsetsError {
+    /// Another producer's transaction holds one of them and neither ended nor timed out.
+    #[error("a committed offset stays pending")]
+    Pending,
+    /// The client refused.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+}
+
+/// Client ids of the group's members, sorted. A worker that stopped counts as a member until its session is over.
+pub fn members<C: ConsumerContext>(client: &BaseConsumer<C>, group: &str) -> KafkaResult<Vec<String>> {
+    let groups = client.fetch_group_list(Some(group), TIMEOUT)?;
+    let members = groups.groups().iter().filter(|found| found.name() == group).flat_map(|found| found.members());
+    let mut names: Vec<String> = members.map(|member| member.client_id().to_owned()).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The group's offsets of these partitions, in their order, once no transaction holds one of them; `client` reads committed
+/// data as the group.
+pub fn offsets<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    partitions: &[(&str, i32)],
+    patience: Duration,
+) -> Result<Vec<Found>, OffsetsError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match look(client, partitions, Duration::from_secs(2)) {
+            Ok(found) => return Ok(found),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
+            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut) | KafkaError::OffsetFetch(_)) => {
+                return Err(OffsetsError::Pending);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn look<C: ConsumerContext>(client: &BaseConsumer<C>, partitions: &[(&str, i32)], timeout: Duration) -> KafkaResult<Vec<Found>> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        list.add_partition(topic, *partition);
+    }
+    let found = client.committed_offsets(list, timeout)?;
+    let of = |(topic, partition): &(&str, i32)| {
+        let Some(element) = found.find_partition(topic, *partition) else { return Ok(Found::Nothing) };
+        element.error()?;
+        Ok(match element.offset() {
+            Offset::Offset(offset) => Found::new(offset, element.metadata()),
+            _ => Found::Nothing,
+        })
+    };
+    partitions.iter().map(of).collect()
+}
+
+/// For the start of a worker, before it joins: whether the tasks' states were written for another number of partitions. A task
+/// would find that out for itself; but one that never committed has nothing to compare, and would begin beside states that
+/// are still to be moved to it. What cannot be read is left to the tasks.
+pub fn verify(config: &Config, tasks: i32) -> Result<(), Halt> {
+    let topic = config.keyed_topic();
+    let partitions: Vec<(&str, i32)> = (0..tasks).map(|partition| (topic.as_str(), partition)).collect();
+    // What is pending does not matter: the number of partitions is in the offset before it, too.
+    let found = changelog::client(&client::base(config), &config.app.id, Isolation::Uncommitted, changelog::FEW)
+        .and_then(|client| look(&client, &partitions, TIMEOUT));
+    match found {
+        Ok(found) => match found.iter().filter_map(Found::metadata).find(|metadata| metadata.partitions != tasks) {
+            Some(metadata) => Err(Halt::Partitions { written: metadata.partitions, found: tasks }),
+            None => Ok(()),
+        },
+        Err(error) => {
+            warn!(%error, "the group's offsets cannot be read before the start; each task looks for itself");
+            Ok(())
+        }
+    }
+}
