@@ -7,6 +7,7 @@
 pub mod client;
 pub mod http;
 pub mod kafka;
+pub mod line;
 pub mod malformed;
 pub mod process;
 pub mod worker;
@@ -14,6 +15,7 @@ pub mod worker;
 pub use client::{OwnedRecord, Record};
 pub use http::Metrics;
 pub use kafka::{Kafka, Options};
+pub use line::Line;
 pub use process::Process;
 pub use worker::Worker;
 
