@@ -10,6 +10,7 @@ pub mod kafka;
 pub mod line;
 pub mod malformed;
 pub mod process;
+pub mod proxy;
 pub mod worker;
 
 pub use client::{OwnedRecord, Record};
@@ -17,6 +18,7 @@ pub use http::Metrics;
 pub use kafka::{Kafka, Options};
 pub use line::Line;
 pub use process::Process;
+pub use proxy::Proxy;
 pub use worker::Worker;
 
 use anyhow::{Result, bail};
