@@ -5,6 +5,7 @@
 //! beside it and can kill it. Nothing that is started here outlives the process that started it.
 
 pub mod client;
+pub mod faults;
 pub mod http;
 pub mod kafka;
 pub mod line;

@@ -87,7 +87,8 @@ pub fn compare(topic: &str, found: &[Item], expected: &[Item]) -> Vec<Violation>
     for (key, item) in &found_by {
         if !expected_by.contains_key(key) {
             let first = found_by.get(&(key.0, 0)).filter(|_| expected_by.contains_key(&(key.0, 0)));
-            let (kind, also) = first.map_or((Kind::Invented, String::new()), |first| (Kind::Duplicated, format!(", first at {}", first.place)));
+            let (kind, also) =
+                first.map_or((Kind::Invented, String::new()), |first| (Kind::Duplicated, format!(", first at {}", first.place)));
             violations.push(violation(kind, item, format!("about {}, at {}{also}", item.about, item.place)));
         }
     }

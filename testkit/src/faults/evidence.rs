@@ -1,7 +1,7 @@
 //! What a line was given, what it wrote, and what it had to write: the same lists for the checker.
 
 use super::checker::{Item, Violation, compare};
-use super::oracle::{self, Decided, Epochs, From, Log, Routed, Written};
+use super::oracle::{self, Caused, Decided, Epochs, Log, Routed, Written};
 use super::pack::Pack;
 use crate::client::OwnedRecord;
 use crate::line::Line;
@@ -154,8 +154,8 @@ impl<'l> Read<'l> {
 
     fn dead_letters_expected(&self, routed: &BTreeMap<i32, Routed>, decided: &BTreeMap<i32, Decided>) -> Vec<Item> {
         let mut items = Vec::new();
-        let mut add = |topic: &str, records: &[OwnedRecord], rejected: &[From<Rejection>], stage: &str| {
-            for From { offset, made } in rejected {
+        let mut add = |topic: &str, records: &[OwnedRecord], rejected: &[Caused<Rejection>], stage: &str| {
+            for Caused { offset, made } in rejected {
                 let Some(record) = records.iter().find(|record| record.offset == *offset) else { continue };
                 let said = format!("{}: {} ({stage})", made.reason.name(), made.detail);
                 let source = format!("{topic}/{}", record.partition);
@@ -235,7 +235,7 @@ fn made(line: &Line, decided: &BTreeMap<i32, Decided>, lists: &mut Lists) -> Res
     }
     let source = cloud_event::source(&line.app);
     for (partition, decided) in decided {
-        for From { offset, made } in &decided.made {
+        for Caused { offset, made } in &decided.made {
             let place = format!("record {offset} of task {partition}");
             for (topic, item) in items_of(made, &source, &place)? {
                 lists.entry(topic).or_default().1.push(item);
@@ -277,8 +277,8 @@ fn row(id: &str, said: [&str; 5], place: String) -> Item {
     Item { id: id.to_owned(), about: id.to_owned(), body: said.join(" "), place }
 }
 
-/// The ids of decisions that have a row in the event store.
-pub fn stored_ids(line: &Line) -> Result<Vec<Value>> {
+/// The rows of the event store.
+pub fn stored(line: &Line) -> Result<Vec<Value>> {
     let mut settings = line.settings("reader");
     settings.retain(|(key, _)| key != "TRIPLINE_ADMIN__LISTEN");
     let done = line.command(&["events", "list", "--limit", "10000000", "-o", "ndjson"], &settings)?;
@@ -289,7 +289,8 @@ pub fn stored_ids(line: &Line) -> Result<Vec<Value>> {
 
 fn event_store(line: &Line, decided: &BTreeMap<i32, Decided>, lists: &mut Lists) -> Result<()> {
     let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
-    let found = stored_ids(line)?.iter().map(|stored| {
+    let rows = stored(line)?;
+    let found = rows.iter().map(|stored| {
         let said = ["anomaly_type", "event_id", "entity_kind", "entity_id", "flags"].map(|name| text(stored, name));
         row(&text(stored, "id"), said.each_ref().map(String::as_str), "a row".to_owned())
     });

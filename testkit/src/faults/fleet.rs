@@ -102,6 +102,11 @@ impl Fleet {
         NAMES.into_iter().find(|name| !self.workers.contains_key(*name))
     }
 
+    /// The place of a worker's identity among all.
+    pub fn place_of(&self, name: &str) -> Option<usize> {
+        NAMES.iter().position(|known| *known == name)
+    }
+
     /// A worker.
     pub fn worker(&mut self, name: &str) -> Result<&mut Running> {
         self.workers.get_mut(name).with_context(|| format!("no worker {name} runs"))

@@ -60,7 +60,11 @@ pub fn strike(fleet: &mut Fleet, step: &Step, proxies: &[Proxy]) -> Result<Struc
             fleet.line.kafka.restart()?;
             struck.broker_killed = true;
         }
-        wire => on_the_wire(fleet, wire, proxy_of(&name, proxies)?, step.extra_ms)?,
+        wire => on_the_wire(
+            wire,
+            fleet.place_of(&name).and_then(|place| proxies.get(place)).context("no proxy stands in front of the worker")?,
+            step.extra_ms,
+        )?,
     }
     fleet.wait_at_work().with_context(|| format!("after {} {}", step.fault.name(), step.point))?;
     Ok(struck)
@@ -235,4 +239,40 @@ fn pause_broker(fleet: &Fleet, time: Duration) -> Result<()> {
     fleet.line.kafka.signal(libc::SIGSTOP)?;
     std::thread::sleep(time);
     fleet.line.kafka.signal(libc::SIGCONT)
+}
+
+/// Slow, silent or broken connections between one worker and the broker, and the fates of a commit's last request.
+fn on_the_wire(fault: Fault, proxy: &Proxy, extra_ms: u64) -> Result<()> {
+    let extra = Duration::from_millis(extra_ms);
+    let ends = |fate: Fate| {
+        let fault = proxy.next(Api::END_TXN, fate);
+        fault.wait(RECOVERS_WITHIN).map(|()| fault)
+    };
+    match fault {
+        Fault::Delay => {
+            proxy.set_latency(SLOW);
+            std::thread::sleep(Duration::from_secs(2) + extra);
+            proxy.set_latency(Duration::ZERO);
+        }
+        Fault::Partition => {
+            proxy.pause();
+            // Longer than a transaction lives, and as often as not longer than a session.
+            std::thread::sleep((TRANSACTION + SESSION) / 2 + extra);
+            proxy.resume();
+        }
+        Fault::LoseCommit => drop(ends(Fate::LoseRequest)?),
+        Fault::LoseReply => drop(ends(Fate::LoseReply)?),
+        Fault::LateCommit => {
+            let late = ends(Fate::HoldAndCut)?;
+            std::thread::sleep(extra / 4);
+            late.release();
+        }
+        _ => {
+            for _ in 0..3 {
+                proxy.cut();
+                std::thread::sleep(extra / 10);
+            }
+        }
+    }
+    Ok(())
 }

@@ -16,7 +16,7 @@ use tripline_core::tick::Tick;
 
 /// A record that had to be written, with the offset of the one that it comes from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct From<T> {
+pub struct Caused<T> {
     /// The offset in the log that was read.
     pub offset: i64,
     /// What was made.
@@ -38,9 +38,9 @@ pub struct Written {
 #[derive(Debug, Default)]
 pub struct Routed {
     /// Observations, in order.
-    pub observations: Vec<From<Written>>,
+    pub observations: Vec<Caused<Written>>,
     /// Records that are no events.
-    pub rejected: Vec<From<Rejection>>,
+    pub rejected: Vec<Caused<Rejection>>,
     /// Events that concern nobody whom the rules count.
     pub unaddressed: u64,
 }
@@ -49,11 +49,11 @@ pub struct Routed {
 #[derive(Debug, Default)]
 pub struct Decided {
     /// Decisions, alerts and standings, in order.
-    pub made: Vec<From<Made>>,
+    pub made: Vec<Caused<Made>>,
     /// Observations that were too late.
-    pub late: Vec<From<Written>>,
+    pub late: Vec<Caused<Written>>,
     /// Records that could not be observations.
-    pub rejected: Vec<From<Rejection>>,
+    pub rejected: Vec<Caused<Rejection>>,
     /// Observations, the late ones and repeats included.
     pub observations: u64,
     /// Observations of events that were seen before.
@@ -80,7 +80,7 @@ pub fn route(topic: &str, records: &[OwnedRecord], engine: &Engine) -> Routed {
         let event = match decode(record) {
             Ok(event) => event,
             Err(rejection) => {
-                routed.rejected.push(From { offset: record.offset, made: rejection });
+                routed.rejected.push(Caused { offset: record.offset, made: rejection });
                 continue;
             }
         };
@@ -88,7 +88,7 @@ pub fn route(topic: &str, records: &[OwnedRecord], engine: &Engine) -> Routed {
         let addressed = engine.address(event, &position(topic, record), reference_ms);
         routed.unaddressed += u64::from(addressed.is_empty());
         let show = |observation: &Observation<'_>| -> Result<(), std::convert::Infallible> {
-            routed.observations.push(From { offset: record.offset, made: written(observation) });
+            routed.observations.push(Caused { offset: record.offset, made: written(observation) });
             Ok(())
         };
         let Ok(()) = addressed.each(show);
@@ -110,14 +110,14 @@ pub fn decide<'e>(log: &Log<'_>, engine_at: impl Fn(i64) -> Result<&'e Engine>) 
         task.newest_ms = task.newest_ms.max(record.timestamp_ms.unwrap_or(-1));
         if panicked {
             let rejection = Rejection::new(Reason::Panicked, "");
-            decided.rejected.push(From { offset: record.offset, made: rejection });
+            decided.rejected.push(Caused { offset: record.offset, made: rejection });
         } else if let Err(rejection) = until_ms {
-            decided.rejected.push(From { offset: record.offset, made: rejection });
+            decided.rejected.push(Caused { offset: record.offset, made: rejection });
         } else if !log.is_tick(record) {
             task.observe(log, record, engine, &mut made, &mut decided);
         }
         if !made.is_empty() {
-            decided.made.push(From { offset: record.offset, made });
+            decided.made.push(Caused { offset: record.offset, made });
         }
     }
     Ok(decided)
@@ -170,7 +170,7 @@ impl Task {
         let observation = match observation(log, record, engine) {
             Ok(Some(observation)) => observation,
             Ok(None) => return,
-            Err(rejection) => return decided.rejected.push(From { offset: record.offset, made: rejection }),
+            Err(rejection) => return decided.rejected.push(Caused { offset: record.offset, made: rejection }),
         };
         let state = self.states.entry(observation.entity.to_string()).or_default();
         if engine.needs_time() {
@@ -180,7 +180,7 @@ impl Task {
         match engine.process(&observation, state, made) {
             Outcome::Processed => {}
             Outcome::Duplicate => decided.duplicates += 1,
-            Outcome::Late => decided.late.push(From { offset: record.offset, made: written(&observation) }),
+            Outcome::Late => decided.late.push(Caused { offset: record.offset, made: written(&observation) }),
         }
     }
 }

@@ -60,11 +60,12 @@ pub enum Fault {
     Cut,
     LoseCommit,
     LoseReply,
+    LateCommit,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 18] = [
+    pub const ALL: [Fault; 19] = [
         Fault::KillWorker,
         Fault::KillSink,
         Fault::FailPoint,
@@ -83,6 +84,7 @@ impl Fault {
         Fault::Cut,
         Fault::LoseCommit,
         Fault::LoseReply,
+        Fault::LateCommit,
     ];
 
     /// Its name on the command line and in the report.
@@ -106,6 +108,7 @@ impl Fault {
             Fault::Cut => "cut",
             Fault::LoseCommit => "lose-commit",
             Fault::LoseReply => "lose-reply",
+            Fault::LateCommit => "late-commit",
         }
     }
 
@@ -116,7 +119,7 @@ impl Fault {
 
     /// Whether it happens on the wire: the workers then stand behind a proxy each.
     pub fn is_on_the_wire(self) -> bool {
-        matches!(self, Fault::Delay | Fault::Partition | Fault::Cut | Fault::LoseCommit | Fault::LoseReply)
+        matches!(self, Fault::Delay | Fault::Partition | Fault::Cut | Fault::LoseCommit | Fault::LoseReply | Fault::LateCommit)
     }
 }
 

@@ -65,7 +65,8 @@ impl Traffic {
         let user = if attacks { (burst + self.choices.below(ATTACKERS)) % USERS } else { self.choices.below(USERS) };
         let address = if attacks { user % ADDRESSES } else { self.choices.below(ADDRESSES) };
         let is_late = self.choices.percent(4);
-        let jitter_ms = if is_late { LATE_BY_MS.start + self.choices.below(LATE_BY_MS.end - LATE_BY_MS.start) } else { self.choices.below(250) };
+        let jitter_ms =
+            if is_late { LATE_BY_MS.start + self.choices.below(LATE_BY_MS.end - LATE_BY_MS.start) } else { self.choices.below(250) };
         let mut event = json!({
             "event_id": format!("e{}", self.number), "event_time": now_ms - jitter_ms as i64,
             "user_id": format!("u{user}"), "ip_address": format!("203.0.113.{address}"),
