@@ -160,6 +160,9 @@ pub struct Step {
 pub struct Schedule {
     choices: Choices,
     weights: Vec<(Fault, u64)>,
+    /// If not empty: these in turn.
+    order: Vec<Fault>,
+    drawn: usize,
     points: usize,
 }
 
@@ -174,8 +177,27 @@ impl Schedule {
         Schedule::weighted(seed, faults.iter().map(|fault| (*fault, 1)).collect())
     }
 
+    /// These, one after the other, and again from the first; only their random parts are drawn.
+    pub fn in_turn(seed: u64, faults: &[Fault]) -> Schedule {
+        Schedule { order: faults.to_vec(), ..Schedule::weighted(seed, Vec::new()) }
+    }
+
     fn weighted(seed: u64, weights: Vec<(Fault, u64)>) -> Schedule {
-        Schedule { choices: Choices::new(seed), weights, points: 0 }
+        Schedule { choices: Choices::new(seed), weights, order: Vec::new(), drawn: 0, points: 0 }
+    }
+
+    fn fault(&mut self) -> Option<Fault> {
+        self.drawn += 1;
+        if !self.order.is_empty() {
+            return Some(self.order[(self.drawn - 1) % self.order.len()]);
+        }
+        let total: u64 = self.weights.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = self.choices.below(total);
+        self.weights.iter().find_map(|(fault, weight)| {
+            let is_it = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            is_it.then_some(*fault)
+        })
     }
 
     /// The points in turn, so that a short run reaches them all; what happens there and when is drawn.
@@ -205,13 +227,7 @@ impl Iterator for Schedule {
     type Item = Step;
 
     fn next(&mut self) -> Option<Step> {
-        let total: u64 = self.weights.iter().map(|(_, weight)| weight).sum();
-        let mut drawn = self.choices.below(total);
-        let fault = self.weights.iter().find_map(|(fault, weight)| {
-            let is_it = drawn < *weight;
-            drawn = drawn.saturating_sub(*weight);
-            is_it.then_some(*fault)
-        })?;
+        let fault = self.fault()?;
         let (who, after_ms, extra_ms) = (self.choices.draw(), self.choices.below(400), self.choices.below(3_000));
         let point = if fault == Fault::FailPoint { self.point() } else { String::new() };
         Some(Step { fault, who, after_ms, extra_ms, point })

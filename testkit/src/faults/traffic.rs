@@ -20,8 +20,9 @@ const DEVICES: u64 = 16;
 const ATTACKERS: u64 = 3;
 /// Events until other users attack.
 const EVENTS_OF_A_BURST: u64 = 150;
-/// The rules take events that are up to a second older than their entity's newest.
-const LATE_BY_MS: std::ops::Range<u64> = 1_200..4_000;
+/// The rules take events that are up to four seconds older than their entity's newest: about what a restart takes, after which
+/// one input partition may be read before the other.
+const LATE_BY_MS: std::ops::Range<u64> = 4_200..8_000;
 /// Kinds of records that can never become events.
 const BROKEN: [&str; 6] = ["null_value", "empty_value", "invalid_utf8", "invalid_json", "missing_event_type", "not_a_time"];
 /// The last records have to reach the broker within this.
