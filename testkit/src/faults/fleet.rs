@@ -21,8 +21,6 @@ pub const STOPS_WITHIN: Duration = Duration::from_secs(12);
 pub const MOST_WORKERS: usize = 3;
 /// The identities of workers.
 const NAMES: [&str; MOST_WORKERS] = ["one", "two", "three"];
-/// What a worker says when it throws a state away.
-const WIPED: &str = "rebuilt from the changelog";
 
 /// The running processes of a line.
 pub struct Fleet {
@@ -42,6 +40,8 @@ pub struct Fleet {
     tasks: usize,
     /// Where a worker finds its broker, when it is not the broker itself.
     bootstrap: BTreeMap<String, String>,
+    /// Lengths of a worker's log at which it was given a reason to build its states from nothing.
+    excuses: BTreeMap<String, Vec<usize>>,
 }
 
 impl Fleet {
@@ -49,7 +49,8 @@ impl Fleet {
     pub fn new(line: Line, tasks: usize, bootstrap: &[String]) -> Result<Fleet> {
         let pack = Pack::load(line.keyed)?;
         let (watch, bootstrap) = (Watch::start(&line)?, NAMES.iter().map(|n| (*n).to_owned()).zip(bootstrap.iter().cloned()).collect());
-        let fleet = Fleet { line, pack, variant: 0, workers: BTreeMap::new(), sink: None, watch, tasks, bootstrap };
+        let fleet =
+            Fleet { line, pack, variant: 0, workers: BTreeMap::new(), sink: None, watch, tasks, bootstrap, excuses: BTreeMap::new() };
         fleet.write_pack()?;
         Ok(fleet)
     }
@@ -136,7 +137,8 @@ impl Fleet {
     }
 
     /// Takes a worker's disk away: its state is gone.
-    pub fn lose_disk(&self, name: &str) -> Result<()> {
+    pub fn lose_disk(&mut self, name: &str) -> Result<()> {
+        self.excuse(name);
         let folder = self.line.file(&format!("state-{name}"));
         if folder.exists() {
             std::fs::remove_dir_all(&folder).with_context(|| format!("could not remove {}", folder.display()))?;
@@ -212,9 +214,23 @@ impl Fleet {
         self.workers.iter().map(tail).collect()
     }
 
+    /// From here on a worker that has ended may build each state from nothing once more.
+    pub fn excuse(&mut self, name: &str) {
+        let length = std::fs::metadata(self.log(name)).map_or(0, |log| log.len() as usize);
+        self.excuses.entry(name.to_owned()).or_default().push(length);
+    }
+
     /// How often a worker threw away a state that its disk still had.
     pub fn wipes(&self) -> usize {
-        let logs = NAMES.iter().filter_map(|name| std::fs::read_to_string(self.line.file(&format!("{name}.log"))).ok());
-        logs.map(|log| log.matches(WIPED).count()).sum()
+        let wiped = |name: &&str| {
+            let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
+            super::wipes::wiped(&log, self.excuses.get(*name).map_or(&[], Vec::as_slice))
+        };
+        NAMES.iter().map(wiped).sum()
+    }
+
+    /// The log of a worker.
+    pub fn log(&self, name: &str) -> std::path::PathBuf {
+        self.line.file(&format!("{name}.log"))
     }
 }

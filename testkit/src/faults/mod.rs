@@ -17,3 +17,4 @@ pub mod round;
 pub mod schedule;
 pub mod traffic;
 pub mod watch;
+pub mod wipes;

@@ -38,8 +38,7 @@ pub fn strike(fleet: &mut Fleet, step: &Step, proxies: &[Proxy]) -> Result<Struc
         Fault::KillSink => kill_sink(fleet)?,
         Fault::FailPoint => struck.back_after = fail_point(fleet, &name, &step.point)?,
         Fault::Panic => {
-            restart(fleet, &name, &format!("in_record=panic@{}", 1 + step.extra_ms % 200))?;
-            wait_for_log(fleet, &name, "a record cannot be finished")?;
+            panic_in_a_record(fleet, &name, step.extra_ms)?;
             struck.panicked = true;
         }
         Fault::Freeze => freeze(fleet, &name, TRANSACTION + Duration::from_millis(500 + step.extra_ms / 2))?,
@@ -86,11 +85,6 @@ fn come_back(fleet: &mut Fleet, name: &str, killed: Instant) -> Result<Option<Du
     Ok(Some(next.saturating_duration_since(killed)))
 }
 
-fn restart(fleet: &mut Fleet, name: &str, fail_point: &str) -> Result<()> {
-    fleet.kill(name)?;
-    fleet.start(name, fail_point)
-}
-
 fn kill_sink(fleet: &mut Fleet) -> Result<()> {
     if let Some(mut sink) = fleet.sink.take() {
         ensure!(sink.worker.exit_status().is_none(), "the sink had ended by itself:\n{}", sink.worker.log_tail(20));
@@ -115,6 +109,9 @@ fn fail_point(fleet: &mut Fleet, name: &str, point: &str) -> Result<Option<Durat
     }
     fleet.wait_for_end(name, POINT_WITHIN).with_context(|| format!("{point} was armed"))?;
     let killed = Instant::now();
+    if point.starts_with("in_restore") {
+        fleet.excuse(name);
+    }
     let back_after = come_back(fleet, name, killed)?;
     // Without its disk it has to restore first: another figure.
     Ok(back_after.filter(|_| !point.starts_with("in_restore")))
@@ -214,16 +211,21 @@ fn stop_in_restore(fleet: &mut Fleet, name: &str, moment_ms: u64) -> Result<()> 
     wait_until(RECOVERS_WITHIN, &format!("{name} is given partitions"), || log_lines(fleet, name, ASSIGNED) > before)?;
     std::thread::sleep(Duration::from_millis(moment_ms % 60));
     fleet.stop(name)?;
+    fleet.excuse(name);
     fleet.start(name, "")
 }
 
 fn log_lines(fleet: &Fleet, name: &str, words: &str) -> usize {
-    std::fs::read_to_string(fleet.line.file(&format!("{name}.log"))).unwrap_or_default().matches(words).count()
+    std::fs::read_to_string(fleet.log(name)).unwrap_or_default().matches(words).count()
 }
 
-fn wait_for_log(fleet: &Fleet, name: &str, words: &str) -> Result<()> {
-    let before = log_lines(fleet, name, words);
-    wait_until(POINT_WITHIN, &format!("{name} says: {words}"), || log_lines(fleet, name, words) > before)
+/// A record whose evaluation panics, and is given up for it.
+fn panic_in_a_record(fleet: &mut Fleet, name: &str, which: u64) -> Result<()> {
+    const GIVEN_UP: &str = "a record cannot be finished";
+    let before = log_lines(fleet, name, GIVEN_UP);
+    fleet.kill(name)?;
+    fleet.start(name, &format!("in_record=panic@{}", 1 + which % 200))?;
+    wait_until(POINT_WITHIN, &format!("a record panics in {name}"), || log_lines(fleet, name, GIVEN_UP) > before)
 }
 
 /// Rules and flags are written anew; every worker takes them up.

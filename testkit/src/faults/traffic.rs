@@ -156,7 +156,9 @@ fn send(producer: &BaseProducer, topic: &str, record: &Record) -> Result<()> {
         (message.key, message.payload, message.timestamp) = (record.key.as_deref(), record.value.as_deref(), record.timestamp_ms);
         match producer.send(message) {
             Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => drop(producer.poll(Duration::from_millis(10))),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                producer.poll(Duration::from_millis(10));
+            }
             Err((why, _)) => return Err(why).with_context(|| format!("could not send to {topic}")),
         }
     }

@@ -16,12 +16,15 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// Where a read_committed consumer ends, by partition.
 pub type Mark = BTreeMap<i32, i64>;
 
+/// Offsets and when they were seen, by partition.
+type Seen = BTreeMap<i32, Vec<(i64, Instant)>>;
+
 /// A consumer of the decisions topic.
 pub struct Watch {
     consumer: Arc<BaseConsumer>,
     topic: String,
     partitions: Vec<i32>,
-    seen: Arc<Mutex<BTreeMap<i32, Vec<(i64, Instant)>>>>,
+    seen: Arc<Mutex<Seen>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -40,7 +43,7 @@ impl Watch {
             list.add_partition_offset(&topic, *partition, Offset::Beginning)?;
         }
         consumer.assign(&list)?;
-        let (consumer, seen, stop) = (Arc::new(consumer), Arc::new(Mutex::new(BTreeMap::new())), Arc::new(AtomicBool::new(false)));
+        let (consumer, seen, stop) = (Arc::new(consumer), Arc::new(Mutex::new(Seen::new())), Arc::new(AtomicBool::new(false)));
         let thread = {
             let (consumer, seen, stop) = (consumer.clone(), seen.clone(), stop.clone());
             std::thread::Builder::new().name("watch".into()).spawn(move || look(&consumer, &seen, &stop))?
@@ -87,7 +90,7 @@ impl Drop for Watch {
     }
 }
 
-fn look(consumer: &BaseConsumer, seen: &Mutex<BTreeMap<i32, Vec<(i64, Instant)>>>, stop: &AtomicBool) {
+fn look(consumer: &BaseConsumer, seen: &Mutex<Seen>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         // Errors come while a broker is away; the client goes on by itself.
         if let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) {
