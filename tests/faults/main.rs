@@ -11,7 +11,7 @@ use tripline_testkit::faults::schedule::{Fault, POINTS, Schedule};
 
 fn check(keyed: bool, mut schedule: Schedule, faults: usize) -> Result<Report> {
     let stage = Stage { kafka: Kafka::shared(), proxies: Vec::new() };
-    let plan = Plan { keyed, workers: 1, seed: 17, rate: 120, faults, deadline: None };
+    let plan = Plan { keyed, workers: 1, seed: 17, rate: 80, faults, deadline: None };
     let mut report = Report::default();
     round::run(&stage, &plan, &mut schedule, &mut report, |step, struck| eprintln!("{} {} {struck:?}", step.fault.name(), step.point))?;
     eprintln!("{}", report.markdown());
@@ -33,7 +33,7 @@ fn every_point_of_the_commit_is_known_to_the_harness() {
 
 #[test]
 fn kills_at_any_moment_and_at_fail_points_leave_no_trace() -> Result<()> {
-    check(false, Schedule::kills(5), 6).map(drop)
+    check(false, Schedule::kills(5), 5).map(drop)
 }
 
 #[test]

@@ -209,7 +209,8 @@ impl Fleet {
         Ok(())
     }
 
-    fn tails(&self) -> String {
+    /// The last words of every worker, for messages.
+    pub fn tails(&self) -> String {
         let tail = |(name, running): (&String, &Running)| format!("last lines of {name}:\n{}\n", running.worker.log_tail(8));
         self.workers.iter().map(tail).collect()
     }

@@ -13,10 +13,13 @@ use crate::proxy::Proxy;
 use crate::wait_until;
 use anyhow::{Context, Result, anyhow, ensure};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the broker says when it ends transactions without their markers: a fault of its own, after which nothing can be judged.
 pub const VOID: &str = "likely deleted already and hence can be skipped";
+
+/// Time between two looks at committed offsets: each is a new client.
+const POLL_EVERY: Duration = Duration::from_millis(200);
 
 /// The broker of a run, and what stands in front of it.
 #[derive(Debug)]
@@ -118,17 +121,10 @@ fn play(
 
 /// Everything that was sent is decided and stored, and no worker runs any more.
 fn come_to_rest(fleet: &mut Fleet) -> Result<()> {
-    let line = &fleet.line;
-    wait_until(RECOVERS_WITHIN, "the input is read to its end", || is_read(line, &line.input).unwrap_or(false))?;
-    if !line.keyed {
+    reach_ends(fleet, &fleet.line.input)?;
+    if !fleet.line.keyed {
         // Ticks go on coming, so the offsets that are waited for are passed.
-        let observations = line.topic("internal.observations");
-        let ends = line.kafka.end_offsets(&observations)?;
-        let is_past = || {
-            let committed = line.kafka.committed_offsets(&line.app, &observations)?;
-            Ok::<_, anyhow::Error>(ends.iter().all(|(partition, end)| committed.get(partition).is_some_and(|at| at >= end)))
-        };
-        wait_until(RECOVERS_WITHIN, "every observation is decided", || is_past().unwrap_or(false))?;
+        reach_ends(fleet, &fleet.line.topic("internal.observations"))?;
     }
     for name in fleet.workers.keys().cloned().collect::<Vec<_>>() {
         fleet.stop(&name)?;
@@ -144,10 +140,29 @@ fn come_to_rest(fleet: &mut Fleet) -> Result<()> {
     }
 }
 
-fn is_read(line: &Line, topic: &str) -> Result<bool> {
-    let committed = line.kafka.committed_offsets(&line.app, topic)?;
+/// Waits until the group has committed what stands in a topic now. However slow the machine is, something has to be committed all
+/// the time.
+fn reach_ends(fleet: &Fleet, topic: &str) -> Result<()> {
+    let line = &fleet.line;
     let ends = line.kafka.end_offsets(topic)?;
-    Ok(ends.iter().all(|(partition, end)| *end == 0 || committed.get(partition).is_some_and(|at| at >= end)))
+    let (mut farthest, mut moved) = (-1, Instant::now());
+    loop {
+        // Unanswered while a commit is pending: then nothing has moved.
+        let committed = line.kafka.committed_offsets(&line.app, topic).unwrap_or_default();
+        if ends.iter().all(|(partition, end)| *end == 0 || committed.get(partition).is_some_and(|at| at >= end)) {
+            return Ok(());
+        }
+        let through: i64 = ends.iter().map(|(partition, end)| committed.get(partition).map_or(0, |at| *at.min(end))).sum();
+        if through > farthest {
+            (farthest, moved) = (through, Instant::now());
+        }
+        ensure!(
+            moved.elapsed() < RECOVERS_WITHIN,
+            "nothing more of {topic} was committed for {RECOVERS_WITHIN:?}: it ends at {ends:?}, {committed:?} is committed\n{}",
+            fleet.tails()
+        );
+        std::thread::sleep(POLL_EVERY);
+    }
 }
 
 fn judge(fleet: &Fleet, checked: &Checked) -> Result<()> {
