@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR
 EVERYTHING := --release --workspace --all-targets
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo bench bench-engine fuzz lint check-compose dist first-build
+.PHONY: help setup build test demo bench bench-engine faults fuzz lint check-compose dist first-build
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ bench: setup first-build ## Measure throughput and latency on a real Kafka
 
 bench-engine: setup first-build ## Measure the engine and its state store without a broker
 	cargo bench --bench engine
+
+faults: setup first-build ## Kill, freeze and cut off what runs on a real Kafka, and compare with the pure engine (FAULTS="--seed 1 --kills 500")
+	@cargo build $(EVERYTHING)
+	"$(CARGO_TARGET_DIR)/release/faults" $(FAULTS)
 
 fuzz: setup ## Fuzz rule loader, expressions, events and states, ten minutes each (FUZZ_SECONDS; needs cargo-fuzz and a nightly)
 	@scripts/fuzz.sh

@@ -205,6 +205,23 @@ fn config_shows_origins_and_hides_secrets() {
     assert_eq!(schema["title"], "Tripline settings");
 }
 
+/// The database logs slow statements, from a thread of its own, while the verb waits for it: neither may wait for the other.
+#[test]
+fn events_are_listed_while_the_database_has_something_to_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite://{}", write(folder.path(), "events.db", ""));
+    let log = std::fs::File::create(folder.path().join("log")).expect("a file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tripline"));
+    command.args(["events", "list"]).env("TRIPLINE_SINK__URL", url).env("TRIPLINE_LOG__LEVEL", "sqlx=debug").env_remove("RUST_LOG");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir(root()).spawn().expect("the binary starts");
+    let ended =
+        tripline_testkit::wait_until(std::time::Duration::from_secs(60), "events list ends", || matches!(child.try_wait(), Ok(Some(_))));
+    let _ = child.kill();
+    assert!(child.wait().is_ok_and(|status| status.success()) && ended.is_ok());
+    let log = std::fs::read_to_string(folder.path().join("log")).expect("a log");
+    assert!(log.contains("sqlx"), "the database logged nothing: {log}");
+}
+
 #[test]
 fn completions_know_the_verbs() {
     let ran = tripline(&["completions", "bash"], &[], "");

@@ -107,7 +107,8 @@ pub enum Output {
 /// A [`crate::sink::StoreError`] inside the error knows its exit code ([`crate::sink::StoreError::exit_code`]).
 pub fn run(args: EventsArgs, config: &Config) -> anyhow::Result<u8> {
     let now_ms = jiff::Timestamp::now().as_millisecond();
-    let done = execute(args.command, &config.sink.url, now_ms, columns(), &mut std::io::stdout().lock(), &mut std::io::stderr().lock());
+    // stderr is not locked: the log goes there too, and the database's thread may have something to say while we wait for it.
+    let done = execute(args.command, &config.sink.url, now_ms, columns(), &mut std::io::stdout().lock(), &mut std::io::stderr());
     match done {
         // The reader of our pipe has seen enough (`| head`).
         Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => Ok(0),

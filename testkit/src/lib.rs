@@ -5,9 +5,11 @@
 //! beside it and can kill it. Nothing that is started here outlives the process that started it.
 
 pub mod client;
+pub mod faults;
 pub mod http;
 pub mod kafka;
 pub mod keys;
+pub mod line;
 pub mod malformed;
 pub mod overload;
 pub mod process;
@@ -17,6 +19,7 @@ pub mod worker;
 pub use client::{OwnedRecord, Record};
 pub use http::Metrics;
 pub use kafka::{Kafka, Options};
+pub use line::Line;
 pub use process::Process;
 pub use proxy::Proxy;
 pub use worker::Worker;

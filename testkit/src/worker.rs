@@ -16,7 +16,7 @@ pub struct Worker {
     log: PathBuf,
 }
 
-/// The `tripline` beside the running program, for demo and benchmark; tests use `env!("CARGO_BIN_EXE_tripline")`.
+/// The `tripline` beside the running program: demo and benchmark stand beside it, tests in `deps` below it.
 pub fn sibling_binary() -> Result<PathBuf> {
     let here = std::env::current_exe().context("could not find the running program")?;
     let folder = here.parent().context("the running program has no folder")?;

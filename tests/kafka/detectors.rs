@@ -4,19 +4,12 @@
 
 use crate::line::{Line, PATIENCE, Running, Setup, assert_equal, by_id};
 use anyhow::{Result, ensure};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 use tripline_core::decision::EntityRef;
-use tripline_core::engine::{Emit, Engine, Made, Outcome};
-use tripline_core::entity::Entity;
-use tripline_core::flags::FlagSnapshot;
-use tripline_core::observation::Observation;
-use tripline_core::rule::load::{SourceFile, load};
-use tripline_core::state::ActorState;
-use tripline_core::stream_time::{self, Appended, SourceTimes};
-use tripline_core::tick::Tick;
+use tripline_testkit::faults::oracle::{Caused, Log, by_partition, decide};
+use tripline_testkit::faults::pack::engine;
 use tripline_testkit::{Record, wait_until};
 
 const TICK: &str = "200ms";
@@ -205,54 +198,28 @@ fn committed(line: &Line) -> Result<Found> {
 
 /// The pure engine over the observations topic, each partition in the order of its offsets.
 fn pure(line: &Line, pack: &str, flags: &str) -> Result<Found> {
-    let files = [SourceFile { name: "pack.yaml".into(), text: pack.into() }];
-    let set = load(&files, &Map::new()).unwrap_or_else(|p| panic!("{}", p.iter().map(ToString::to_string).collect::<String>()));
-    let engine = Engine::new(Arc::new(set), &FlagSnapshot::parse("flags.json", flags).expect("flags"), Emit::Fired);
-    let mut partitions: BTreeMap<i32, Vec<_>> = BTreeMap::new();
-    for record in line.read("internal.observations")? {
-        partitions.entry(record.partition).or_default().push(record);
-    }
-    let mut made = Made::default();
-    for records in partitions.values_mut() {
-        records.sort_by_key(|record| record.offset);
-        let (mut times, mut states, mut out) = (SourceTimes::default(), BTreeMap::<String, ActorState>::new(), Made::default());
-        for record in records.iter() {
-            let (key, value) = (record.key.as_deref(), record.value.as_deref());
-            if !Tick::is_tick(key) {
-                let observation = Observation::decode(key, value).map_err(|rejection| anyhow::anyhow!("{rejection}"))?;
-                let state = states.entry(observation.entity.to_string()).or_default();
-                stream_time::settle(&engine, &observation, state, &mut out);
-                let outcome = engine.process(&observation, state, &mut out);
-                ensure!(outcome != Outcome::Duplicate, "no event was sent twice");
-                continue;
+    let engine = engine(pack, flags)?;
+    let topic = line.topic("internal.observations");
+    let mut found = Found::default();
+    let mut decisions = Vec::new();
+    for records in by_partition(line.kafka.read_committed(&topic)?, None).values() {
+        let log = Log { topic: &topic, records, keyed: false, panicked: &BTreeSet::new() };
+        let decided = decide(&log, |_| Ok(&engine))?;
+        ensure!(decided.duplicates == 0, "no event was sent twice");
+        ensure!(decided.rejected.is_empty(), "not an observation: {:?}", decided.rejected);
+        for Caused { made, .. } in decided.made {
+            let live = made.decisions.iter().filter(|decision| !decision.shadow);
+            decisions.extend(live.map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?);
+            for alert in &made.alerts {
+                let value = serde_json::to_value(alert)?;
+                found.alerts.entry(format!("{}{}", key_of(&alert.entity), about(&value))).or_default().push(value);
             }
-            let tick = Tick::decode(value).map_err(|rejection| anyhow::anyhow!("{rejection}"))?;
-            times.tick(&tick, Appended { at_ms: record.timestamp_ms.unwrap_or_default(), by_broker: true });
-            let Some(now_ms) = times.now() else { continue };
-            let mut due: Vec<(Option<i64>, String)> = states
-                .iter()
-                .filter(|(_, state)| stream_time::is_due(&engine, state, now_ms))
-                .map(|(key, state)| (state.next_due_ms(), key.clone()))
-                .collect();
-            due.sort();
-            for (_, key) in due {
-                let entity = Entity::parse(&key).expect("a key of ours");
-                engine.fire_due(&entity, now_ms, states.entry(key.clone()).or_default(), &mut out);
+            for change in &made.standings {
+                found.standings.entry(key_of(&change.entity)).or_default().push(serde_json::to_value(&change.standing)?);
             }
         }
-        made.decisions.append(&mut out.decisions);
-        made.alerts.append(&mut out.alerts);
-        made.standings.append(&mut out.standings);
     }
-    let live = made.decisions.iter().filter(|decision| !decision.shadow);
-    let mut found = Found { decisions: by_id(live.map(serde_json::to_value).collect::<Result<_, _>>()?)?, ..Found::default() };
-    for alert in &made.alerts {
-        let value = serde_json::to_value(alert)?;
-        found.alerts.entry(format!("{}{}", key_of(&alert.entity), about(&value))).or_default().push(value);
-    }
-    for change in &made.standings {
-        found.standings.entry(key_of(&change.entity)).or_default().push(serde_json::to_value(&change.standing)?);
-    }
+    found.decisions = by_id(decisions)?;
     Ok(found)
 }
 

@@ -1,0 +1,194 @@
+//! A round: a fresh line, faults while traffic flows, quiet, and the check of everything. A run is rounds of bounded length,
+//! so that the check stays proportional to the run.
+
+use super::evidence::{self, Checked};
+use super::fleet::{Fleet, MOST_WORKERS, RECOVERS_WITHIN};
+use super::nemesis::{self, Struck};
+use super::report::Report;
+use super::schedule::{Schedule, Step};
+use super::traffic::Source;
+use crate::kafka::{Kafka, Listener, Options};
+use crate::line::{Line, Setup};
+use crate::proxy::Proxy;
+use crate::wait_until;
+use anyhow::{Context, Result, anyhow, ensure};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What the broker says when it ends transactions without their markers: a fault of its own, after which nothing can be judged.
+pub const VOID: &str = "likely deleted already and hence can be skipped";
+
+/// Time between two looks at committed offsets: each is a new client.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+
+/// The broker of a run, and what stands in front of it.
+#[derive(Debug)]
+pub struct Stage {
+    /// The broker.
+    pub kafka: &'static Kafka,
+    /// One proxy for each worker's identity; none when nothing happens on the wire.
+    pub proxies: Vec<Proxy>,
+}
+
+impl Stage {
+    /// A broker of our own, with proxies in front of the workers. It lives as long as the process, or until [`Kafka::stop`].
+    pub fn with_proxies() -> Result<Stage> {
+        let name = |n: usize| format!("WORKER{n}");
+        let proxies: Vec<Proxy> = (0..MOST_WORKERS).map(|_| Proxy::bind()).collect::<Result<_>>()?;
+        let listener =
+            |(n, proxy): (usize, &Proxy)| Listener { name: name(n), protocol: "PLAINTEXT".into(), advertised: Some(proxy.address()) };
+        let listeners = proxies.iter().enumerate().map(listener).collect();
+        let kafka: &'static Kafka = Box::leak(Box::new(Kafka::start_with(&Options { listeners, ..Options::default() })?));
+        for (n, proxy) in proxies.iter().enumerate() {
+            proxy.forward_to(kafka.listener(&name(n)).context("the broker lacks a listener")?);
+        }
+        Ok(Stage { kafka, proxies })
+    }
+}
+
+/// How a round is played.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The input is keyed by the actor.
+    pub keyed: bool,
+    /// Workers at the beginning.
+    pub workers: usize,
+    /// Seed of the traffic.
+    pub seed: u64,
+    /// Events per second.
+    pub rate: u64,
+    /// Faults at most.
+    pub faults: usize,
+    /// No fault begins later.
+    pub deadline: Option<Instant>,
+}
+
+/// Plays a round and adds it to the report. `tell` hears of every fault.
+///
+/// # Errors
+/// When a process ends that nobody killed, when the line does not recover, and when a record is wrong; the message names the
+/// folder where logs and findings were kept.
+pub fn run(stage: &Stage, plan: &Plan, schedule: &mut Schedule, report: &mut Report, mut tell: impl FnMut(&Step, &Struck)) -> Result<()> {
+    let voids_before = voids(stage.kafka);
+    let setup = if plan.keyed { Setup::keyed(4) } else { Setup::routed(2, 4) };
+    let tasks = setup.task_partitions + if plan.keyed { 0 } else { setup.input_partitions };
+    let bootstrap: Vec<String> = stage.proxies.iter().map(|proxy| proxy.address().to_string()).collect();
+    let mut fleet = Fleet::new(Line::on(stage.kafka, &setup)?, tasks as usize, &bootstrap)?;
+    let played = play(stage, plan, &mut fleet, schedule, report, &mut tell);
+    if voids(stage.kafka) > voids_before {
+        report.void();
+        return Ok(());
+    }
+    let verdict = played.and_then(|checked| {
+        report.checked(&checked, fleet.wipes());
+        judge(&fleet, &checked)
+    });
+    verdict.map_err(|why| keep(fleet, &why))
+}
+
+fn play(
+    stage: &Stage,
+    plan: &Plan,
+    fleet: &mut Fleet,
+    schedule: &mut Schedule,
+    report: &mut Report,
+    tell: &mut impl FnMut(&Step, &Struck),
+) -> Result<Checked> {
+    fleet.start_sink()?;
+    for _ in 0..plan.workers.clamp(1, MOST_WORKERS) {
+        let name = fleet.free_name().context("every identity is taken")?;
+        fleet.start(name, "")?;
+    }
+    let source = Source::start(&fleet.line, plan.seed, plan.rate)?;
+    fleet.wait_at_work().context("at the start")?;
+    let mut panics = 0;
+    for _ in 0..plan.faults {
+        if plan.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break;
+        }
+        let Some(step) = schedule.next() else { break };
+        let struck = nemesis::strike(fleet, &step, &stage.proxies).with_context(|| format!("{step:?}"))?;
+        panics += u64::from(struck.panicked);
+        report.struck(&step, &struck);
+        tell(&step, &struck);
+    }
+    source.stop()?;
+    come_to_rest(fleet)?;
+    let checked = evidence::check(&fleet.line, &fleet.pack)?;
+    ensure!(checked.panicked <= panics, "{} records were given up as panicked, {panics} were made to panic", checked.panicked);
+    Ok(checked)
+}
+
+/// Everything that was sent is decided and stored, and no worker runs any more.
+fn come_to_rest(fleet: &mut Fleet) -> Result<()> {
+    reach_ends(fleet, &fleet.line.input)?;
+    if !fleet.line.keyed {
+        // Ticks go on coming, so the offsets that are waited for are passed.
+        reach_ends(fleet, &fleet.line.topic("internal.observations"))?;
+    }
+    for name in fleet.workers.keys().cloned().collect::<Vec<_>>() {
+        fleet.stop(&name)?;
+    }
+    let line = &fleet.line;
+    let is_stored = |record: &crate::OwnedRecord| record.json().is_ok_and(|decision| !decision["anomaly_type"].is_null());
+    let decided = line.read("decisions")?.iter().filter(|record| is_stored(record)).count();
+    // What is missing then is the checker's to name.
+    let _ = wait_until(RECOVERS_WITHIN, "everything is stored", || evidence::stored(line).is_ok_and(|rows| rows.len() >= decided));
+    match fleet.sink.take() {
+        Some(sink) => sink.stop(),
+        None => Ok(()),
+    }
+}
+
+/// Waits until the group has committed what stands in a topic now. However slow the machine is, something has to be committed all
+/// the time.
+fn reach_ends(fleet: &Fleet, topic: &str) -> Result<()> {
+    let line = &fleet.line;
+    let ends = line.kafka.end_offsets(topic)?;
+    let (mut farthest, mut moved) = (-1, Instant::now());
+    loop {
+        // Unanswered while a commit is pending: then nothing has moved.
+        let committed = line.kafka.committed_offsets(&line.app, topic).unwrap_or_default();
+        if ends.iter().all(|(partition, end)| *end == 0 || committed.get(partition).is_some_and(|at| at >= end)) {
+            return Ok(());
+        }
+        let through: i64 = ends.iter().map(|(partition, end)| committed.get(partition).map_or(0, |at| *at.min(end))).sum();
+        if through > farthest {
+            (farthest, moved) = (through, Instant::now());
+        }
+        ensure!(
+            moved.elapsed() < RECOVERS_WITHIN,
+            "nothing more of {topic} was committed for {RECOVERS_WITHIN:?}: it ends at {ends:?}, {committed:?} is committed\n{}",
+            fleet.tails()
+        );
+        std::thread::sleep(POLL_EVERY);
+    }
+}
+
+fn judge(fleet: &Fleet, checked: &Checked) -> Result<()> {
+    ensure!(fleet.wipes() == 0, "{} states were wiped that the disk still had", fleet.wipes());
+    if checked.violations.is_empty() {
+        return Ok(());
+    }
+    let text: String = checked.violations.iter().map(|violation| format!("{violation}\n")).collect();
+    std::fs::write(fleet.line.file("violations.txt"), text)?;
+    let first: Vec<String> = checked.violations.iter().take(5).map(ToString::to_string).collect();
+    Err(anyhow!("{} records are wrong:\n{}", checked.violations.len(), first.join("\n")))
+}
+
+/// Keeps what explains a failure: the folder of the line and the broker's log.
+fn keep(fleet: Fleet, why: &anyhow::Error) -> anyhow::Error {
+    let Fleet { line, workers, sink, watch, .. } = fleet;
+    drop((workers, sink, watch));
+    if let Some(log) = line.kafka.broker_log() {
+        let _ = std::fs::copy(log, line.file("broker.log"));
+    }
+    let app = line.app.clone();
+    let folder: PathBuf = line.folder.keep();
+    anyhow!("{why:#}\nlogs and findings of {app}: {}", folder.display())
+}
+
+fn voids(kafka: &Kafka) -> usize {
+    let log = kafka.broker_log().and_then(|log| std::fs::read_to_string(log).ok());
+    log.map_or(0, |log| log.matches(VOID).count())
+}

@@ -1,0 +1,264 @@
+//! Which faults, in which order, with which random parts: a pure function of the seed.
+
+/// A small generator of choices (SplitMix64): the same seed, the same choices, on every machine.
+#[derive(Debug, Clone)]
+pub struct Choices(u64);
+
+impl Choices {
+    /// For a seed; every seed will do.
+    pub fn new(seed: u64) -> Choices {
+        Choices(seed)
+    }
+
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below a bound; 0 when the bound is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.draw() % bound.max(1)
+    }
+
+    /// One of several.
+    ///
+    /// # Panics
+    /// When there is nothing to choose from.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len() as u64) as usize]
+    }
+
+    /// Whether something with this chance in a hundred happens.
+    pub fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
+}
+
+/// A fault. What a word means is in [`super::nemesis`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Fault {
+    KillWorker,
+    KillSink,
+    FailPoint,
+    Panic,
+    Freeze,
+    Zombie,
+    Join,
+    Leave,
+    StopInRestore,
+    LoseDisk,
+    ChangeRules,
+    PauseBroker,
+    KillBroker,
+    Delay,
+    Partition,
+    Cut,
+    LoseCommit,
+    LoseReply,
+    LateCommit,
+}
+
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Fault; 19] = [
+        Fault::KillWorker,
+        Fault::KillSink,
+        Fault::FailPoint,
+        Fault::Panic,
+        Fault::Freeze,
+        Fault::Zombie,
+        Fault::Join,
+        Fault::Leave,
+        Fault::StopInRestore,
+        Fault::LoseDisk,
+        Fault::ChangeRules,
+        Fault::PauseBroker,
+        Fault::KillBroker,
+        Fault::Delay,
+        Fault::Partition,
+        Fault::Cut,
+        Fault::LoseCommit,
+        Fault::LoseReply,
+        Fault::LateCommit,
+    ];
+
+    /// Its name on the command line and in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::KillWorker => "kill-worker",
+            Fault::KillSink => "kill-sink",
+            Fault::FailPoint => "fail-point",
+            Fault::Panic => "panic",
+            Fault::Freeze => "freeze",
+            Fault::Zombie => "zombie",
+            Fault::Join => "join",
+            Fault::Leave => "leave",
+            Fault::StopInRestore => "stop-in-restore",
+            Fault::LoseDisk => "lose-disk",
+            Fault::ChangeRules => "change-rules",
+            Fault::PauseBroker => "pause-broker",
+            Fault::KillBroker => "kill-broker",
+            Fault::Delay => "delay",
+            Fault::Partition => "partition",
+            Fault::Cut => "cut",
+            Fault::LoseCommit => "lose-commit",
+            Fault::LoseReply => "lose-reply",
+            Fault::LateCommit => "late-commit",
+        }
+    }
+
+    /// The fault of a name.
+    pub fn named(name: &str) -> Option<Fault> {
+        Fault::ALL.into_iter().find(|fault| fault.name() == name)
+    }
+
+    /// Whether it happens on the wire: the workers then stand behind a proxy each.
+    pub fn is_on_the_wire(self) -> bool {
+        matches!(self, Fault::Delay | Fault::Partition | Fault::Cut | Fault::LoseCommit | Fault::LoseReply | Fault::LateCommit)
+    }
+}
+
+/// The points of the commit protocol at which a process is killed, in the words of `TRIPLINE_FAILPOINTS`.
+pub const POINTS: [&str; 13] = [
+    "after_begin",
+    "before_seal",
+    "after_changelog",
+    "after_drain",
+    "after_send_offsets",
+    "after_commit",
+    "after_apply",
+    "before_store_write",
+    "after_store_write",
+    "in_restore",
+    "in_revoke",
+    "in_record",
+    "in_firing",
+];
+
+/// One fault with its random parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What happens.
+    pub fault: Fault,
+    /// Which worker: this number modulo those that run.
+    pub who: u64,
+    /// How long after the worker is at work again, milliseconds.
+    pub after_ms: u64,
+    /// How long a pause lasts beyond what its kind asks for, milliseconds.
+    pub extra_ms: u64,
+    /// For [`Fault::FailPoint`]: the value of `TRIPLINE_FAILPOINTS`.
+    pub point: String,
+}
+
+/// An endless list of faults.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    choices: Choices,
+    weights: Vec<(Fault, u64)>,
+    /// If not empty: these in turn.
+    order: Vec<Fault>,
+    drawn: usize,
+    points: usize,
+}
+
+impl Schedule {
+    /// Kills, as fast as they come: workers at random moments and at fail points, now and then the sink.
+    pub fn kills(seed: u64) -> Schedule {
+        Schedule::weighted(seed, vec![(Fault::KillWorker, 50), (Fault::FailPoint, 40), (Fault::KillSink, 10)])
+    }
+
+    /// Everything that is asked for, every kind about as often.
+    pub fn mixed(seed: u64, faults: &[Fault]) -> Schedule {
+        Schedule::weighted(seed, faults.iter().map(|fault| (*fault, 1)).collect())
+    }
+
+    /// These, one after the other, and again from the first; only their random parts are drawn.
+    pub fn in_turn(seed: u64, faults: &[Fault]) -> Schedule {
+        Schedule { order: faults.to_vec(), ..Schedule::weighted(seed, Vec::new()) }
+    }
+
+    fn weighted(seed: u64, weights: Vec<(Fault, u64)>) -> Schedule {
+        Schedule { choices: Choices::new(seed), weights, order: Vec::new(), drawn: 0, points: 0 }
+    }
+
+    fn fault(&mut self) -> Option<Fault> {
+        self.drawn += 1;
+        if !self.order.is_empty() {
+            return Some(self.order[(self.drawn - 1) % self.order.len()]);
+        }
+        let total: u64 = self.weights.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = self.choices.below(total);
+        self.weights.iter().find_map(|(fault, weight)| {
+            let is_it = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            is_it.then_some(*fault)
+        })
+    }
+
+    /// The points in turn, so that a short run reaches them all; what happens there and when is drawn.
+    fn point(&mut self) -> String {
+        let point = POINTS[self.points % POINTS.len()];
+        self.points += 1;
+        // What fails is tried again; a panic is a fault of its own, for it changes what has to come out.
+        let may_abort = ["after_begin", "before_seal", "after_changelog", "after_drain", "after_send_offsets"].contains(&point);
+        let may_be_in_doubt = may_abort || point == "after_commit";
+        let what = match self.choices.below(4) {
+            0 if may_abort => "abort",
+            1 if may_be_in_doubt => "doubt",
+            _ => "kill",
+        };
+        let at_most = match point {
+            "in_record" => 200,
+            "in_firing" => 20,
+            "in_restore" | "in_revoke" => 1,
+            "before_store_write" | "after_store_write" => 8,
+            _ => 30,
+        };
+        format!("{point}={what}@{}", 1 + self.choices.below(at_most))
+    }
+}
+
+impl Iterator for Schedule {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        let fault = self.fault()?;
+        let (who, after_ms, extra_ms) = (self.choices.draw(), self.choices.below(400), self.choices.below(3_000));
+        let point = if fault == Fault::FailPoint { self.point() } else { String::new() };
+        Some(Step { fault, who, after_ms, extra_ms, point })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_schedule_is_a_function_of_its_seed() {
+        let steps = |seed| Schedule::kills(seed).take(200).collect::<Vec<_>>();
+        assert_eq!(steps(7), steps(7));
+        assert_ne!(steps(7), steps(8));
+    }
+
+    #[test]
+    fn a_short_run_reaches_every_fault_and_every_point() {
+        let mixed: BTreeSet<Fault> = Schedule::mixed(1, &Fault::ALL).take(200).map(|step| step.fault).collect();
+        assert_eq!(mixed.len(), Fault::ALL.len());
+        let points: Vec<String> = Schedule::mixed(1, &[Fault::FailPoint]).take(POINTS.len()).map(|step| step.point).collect();
+        assert!(POINTS.iter().zip(&points).all(|(point, armed)| armed.starts_with(&format!("{point}="))), "{points:?}");
+    }
+
+    #[test]
+    fn every_fault_has_a_name_of_its_own() {
+        for fault in Fault::ALL {
+            assert_eq!(Fault::named(fault.name()), Some(fault));
+        }
+        assert_eq!(Fault::named("nothing"), None);
+    }
+}
