@@ -162,6 +162,9 @@ pub enum RestoreError {
         #[source]
         source: StateError,
     },
+    /// Another owner committed while the task was restored.
+    #[error("the committed offset of partition {0} moved while it was restored")]
+    Moved(i32),
     /// Nobody waits for it any more.
     #[error("the restore of partition {0} was called off")]
     CalledOff(i32),

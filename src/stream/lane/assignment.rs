@@ -107,7 +107,7 @@ impl Driver {
                     }
                     match error {
                         // Brokers come and go, and another lane takes its time: asked again, for as long as it takes.
-                        RestoreError::Kafka { .. } | RestoreError::Held(_) => {
+                        RestoreError::Kafka { .. } | RestoreError::Held(_) | RestoreError::Moved(_) => {
                             if !error.is_refusal() {
                                 warn!(lane = self.number, %error, "restore is tried again");
                             }

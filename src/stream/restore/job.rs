@@ -64,8 +64,20 @@ impl Job<'_> {
         if task.topic == 0 && task.partition >= self.shared.partitions {
             return Err(self.halt(Halt::Partitions { written: self.shared.partitions, found: task.partition + 1 }));
         }
-        let (offset, text) = self.committed_offset()?;
-        let metadata = Metadata::read(&text).map_err(|h| self.halt(h))?;
+        let found = self.committed_offset()?;
+        match self.run_from(&found) {
+            // Somebody else has committed, or is about to: the group has moved on, and our lane will hear of it. Nobody reset
+            // anything.
+            Err(RestoreError::Halt { .. }) if !self.ask_offset(&self.clients.committed).is_ok_and(|now| now == found) => {
+                Err(RestoreError::Moved(task.partition))
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn run_from(&self, (offset, text): &(Option<i64>, String)) -> Result<Ready, RestoreError> {
+        let (task, offset) = (self.task, *offset);
+        let metadata = Metadata::read(text).map_err(|h| self.halt(h))?;
         if let (Some(offset), Some(metadata)) = (offset, &metadata) {
             self.check_fingerprint(offset, metadata)?;
         }
