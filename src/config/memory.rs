@@ -254,7 +254,7 @@ mod tests {
         let small = config(200, 4);
         let shortage = Shares::of(&small, 12).expect_err("too little");
         let text = shortage.to_string();
-        assert!(text.starts_with("is 200MiB, and ") && text.contains("process 134MiB, sink 24MiB, cache 1MiB"), "{text}");
+        assert!(text.starts_with("is 200MiB, and ") && text.contains("process 150MiB, sink 24MiB, cache 1MiB"), "{text}");
         let enough = config(shortage.least / MIB, 4);
         assert!(Shares::of(&enough, 12).is_ok());
         let short = config(shortage.least / MIB - 1, 4);

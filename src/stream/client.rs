@@ -329,7 +329,7 @@ pub(crate) mod tests {
             "decisions": {"emit": "fired"},
             "state": {"dir": "state", "cache_bytes": "64MiB", "rocksdb_bytes": "64MiB", "write_interval": "1s"},
             "memory": {"budget": "512MiB"},
-            "stream": {"lanes": 1, "identity": "", "commit_interval": "50ms", "tick_interval": "5s", "transaction_timeout": "10s", "degraded_after": "1m", "session_timeout": "45s",
+            "stream": {"lanes": 1, "identity": "", "commit_interval": "50ms", "tick_interval": "5s", "restores": 2, "transaction_timeout": "10s", "degraded_after": "1m", "session_timeout": "45s",
                        "max_records": 10000, "max_changed_bytes": "16MiB"},
             "sink": {"url": "sqlite://events.db", "batch_rows": 500, "batch_interval": "200ms"},
             "admin": {"listen": "127.0.0.1:0"},

@@ -28,7 +28,7 @@ fn config(servers: &str, database: &Path) -> Arc<Config> {
         "rules": {"path": "", "settings": ""}, "flags": {"file": ""}, "decisions": {"emit": "all"},
         "state": {"dir": "", "cache_bytes": "1MiB", "rocksdb_bytes": "1MiB", "write_interval": "1s"},
         "memory": {"budget": "512MiB"},
-        "stream": {"lanes": 1, "identity": "", "commit_interval": "50ms", "tick_interval": "5s", "transaction_timeout": "10s", "degraded_after": "1m", "session_timeout": "45s",
+        "stream": {"lanes": 1, "identity": "", "commit_interval": "50ms", "tick_interval": "5s", "restores": 2, "transaction_timeout": "10s", "degraded_after": "1m", "session_timeout": "45s",
             "max_records": 100, "max_changed_bytes": "1MiB"},
         "sink": {"url": format!("sqlite://{}", database.display()), "batch_rows": 3, "batch_interval": "50ms"},
         "admin": {"listen": ""}, "log": {"format": "auto", "level": "info"},
