@@ -253,9 +253,9 @@ mod tests {
         for nonsense in ["", "-1", "+1", " 1", "x", "99999999999999999999"] {
             assert_eq!(sorted(&[(REDRIVEN, nonsense)]), Kind::Foreign, "{nonsense:?}");
         }
-        for missing in 0..7 {
+        for (missing, (name, _)) in LETTER.iter().enumerate().take(7) {
             let rest: Vec<_> = LETTER.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, header)| *header).collect();
-            assert_eq!(sorted(&rest) == Kind::Foreign, missing != 1, "without {}", LETTER[missing].0);
+            assert_eq!(sorted(&rest) == Kind::Foreign, missing != 1, "without {name}");
         }
     }
 

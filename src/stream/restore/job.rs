@@ -65,7 +65,7 @@ impl Job<'_> {
             return Err(self.halt(Halt::Partitions { written: self.shared.partitions, found: task.partition + 1 }));
         }
         let found = self.committed_offset()?;
-        match self.run_from(&found) {
+        match self.start_at(&found) {
             // Somebody else has committed, or is about to: the group has moved on, and our lane will hear of it. Nobody reset
             // anything.
             Err(RestoreError::Halt { .. }) if !self.ask_offset(&self.clients.committed).is_ok_and(|now| now == found) => {
@@ -75,7 +75,7 @@ impl Job<'_> {
         }
     }
 
-    fn run_from(&self, (offset, text): &(Option<i64>, String)) -> Result<Ready, RestoreError> {
+    fn start_at(&self, (offset, text): &(Option<i64>, String)) -> Result<Ready, RestoreError> {
         let (task, offset) = (self.task, *offset);
         let metadata = Metadata::read(text).map_err(|h| self.halt(h))?;
         if let (Some(offset), Some(metadata)) = (offset, &metadata) {
@@ -271,10 +271,10 @@ impl Job<'_> {
         if self.request.is_spoiled {
             self.set_aside("it could not be read while it was used")?;
         }
-        match self.from_store(offset, metadata.clone()) {
+        match self.open_and_plan(offset, metadata.clone()) {
             Err(RestoreError::Store(error)) if error.is_corruption() => {
                 self.set_aside(&error.to_string())?;
-                self.from_store(offset, metadata)
+                self.open_and_plan(offset, metadata)
             }
             other => other,
         }
@@ -304,7 +304,7 @@ impl Job<'_> {
         self.open()
     }
 
-    fn from_store(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {
+    fn open_and_plan(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {
         let task = self.task;
         let mut state = self.open()?;
         let local = state.store().local()?;
