@@ -66,15 +66,16 @@ impl Sources {
 
     /// The partition to send an original record to; `None` when there is none.
     ///
-    /// A keyed input: where its partitioner puts the key, since the record counts nowhere else. Otherwise where the record was:
-    /// an observation has its state there, and for an app's topic that was the app's choice. When an app's topic is smaller
-    /// now, it is where Java clients would put the key.
+    /// The keyed topic: where the key belongs now, since the record counts nowhere else; the app may have grown since it was
+    /// refused. Otherwise where the record was, which was the app's choice. When an app's topic is smaller now, it is where
+    /// Java clients would put the key.
     pub fn partition_of(&self, topic: &str, source_partition: i32, key: Option<&[u8]>) -> Option<i32> {
         let partitions = *self.partitions.get(topic)?;
         let same = Some(source_partition).filter(|partition| (0..partitions).contains(partition));
         let key = key.filter(|key| !key.is_empty());
         match key {
-            Some(key) if topic == self.keyed_topic && !self.is_routed => Some(match self.partitioner {
+            Some(key) if topic == self.keyed_topic && self.is_routed => Some(murmur2_partition(key, partitions)),
+            Some(key) if topic == self.keyed_topic => Some(match self.partitioner {
                 Partitioner::Murmur2 => murmur2_partition(key, partitions),
                 Partitioner::Consistent => crc32_partition(key, partitions),
             }),
@@ -282,8 +283,9 @@ mod tests {
         let key = Some(&b"u1"[..]);
         assert_eq!(routed().partition_of("app.requests", 3, key), Some(3));
         assert_eq!(routed().partition_of("app.requests", 7, key), Some(murmur2_partition(b"u1", 4)), "the topic is smaller now");
-        assert_eq!(routed().partition_of("tripline.internal.observations", 5, key), Some(5));
-        assert_eq!(routed().partition_of("tripline.internal.observations", 6, key), None);
+        let grown = Some(murmur2_partition(b"u1", 6));
+        assert_eq!(routed().partition_of("tripline.internal.observations", 0, key), grown, "where the entity's state is now");
+        assert_eq!(routed().partition_of("tripline.internal.observations", 6, None), None);
         assert_eq!(routed().partition_of("elsewhere", 0, key), None);
     }
 

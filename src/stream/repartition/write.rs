@@ -239,7 +239,9 @@ impl Move<'_> {
                 Some((offset, _)) => *offset,
                 None => {
                     let (low, high) = self.scene.ends(&router.topic, router.partition).map_err(Trouble::Other)?;
-                    if self.scene.config.input.start == Start::Earliest { low } else { high }
+                    let is_read = |other: &&plan::Router| other.topic == router.topic && other.committed.is_some();
+                    let was_added = self.plan.routers.iter().filter(is_read).any(|other| other.partition < router.partition);
+                    if was_added || self.scene.config.input.start == Start::Earliest { low } else { high }
                 }
             };
             let metadata = plan::next(router.committed.as_ref().map(|(_, metadata)| metadata), attempt, self.plan.to, None);

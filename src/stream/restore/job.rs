@@ -226,14 +226,15 @@ impl Job<'_> {
     /// Whether the partition was added to a topic that the group reads already: `input.start` is about the group's first
     /// start, and what was written before the group heard of the partition must not be skipped.
     fn was_added(&self) -> Result<bool, RestoreError> {
-        let metadata = self.clients.ends.fetch_metadata(Some(self.topic()), Duration::from_secs(5)).map_err(|e| self.kafka(e))?;
-        let count = metadata.topics().iter().find(|t| t.name() == self.topic()).map_or(0, |t| t.partitions().len());
+        if self.task.partition == 0 {
+            return Ok(false);
+        }
         let mut list = TopicPartitionList::new();
-        list.add_partition_range(self.topic(), 0, (count as i32 - 1).max(0));
+        list.add_partition_range(self.topic(), 0, self.task.partition - 1);
         let found = self.clients.ends.committed_offsets(list, Duration::from_secs(5)).map_err(|e| self.kafka(e))?;
         let is_read = |partition| found.find_partition(self.topic(), partition).is_some_and(|e| matches!(e.offset(), Offset::Offset(_)));
-        // Partitions are numbered as they are added: one before it that is read is older, and one after it that is not is no sign.
-        Ok((0..self.task.partition).any(is_read) && !(self.task.partition + 1..count as i32).any(is_read))
+        // Partitions are numbered as they are added: one before it that is read is older.
+        Ok((0..self.task.partition).any(is_read))
     }
 
     fn router(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {

@@ -71,6 +71,8 @@ impl Fleet {
             ("TRIPLINE_STREAM__SESSION_TIMEOUT", session.as_str()),
             ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", transaction.as_str()),
             ("TRIPLINE_STATE__WRITE_INTERVAL", "200ms"),
+            // What comes late says so in a header, and it is the machine that is late.
+            ("TRIPLINE_STREAM__DEGRADED_AFTER", "off"),
         ];
         if !fail_point.is_empty() {
             settings.push(("TRIPLINE_FAILPOINTS", fail_point));
