@@ -1,0 +1,61 @@
+//! As `src/stream/lane/assignment.rs`: partitions come and go.
+
+use super::*;
+
+impl Driver {
+    pub(super) async fn on_assign(&mut self, tasks: BTreeSet<TaskId>) {
+        self.consumer.assign(&tasks);
+        self.shared.note(|| format!("p{}: given {}", self.number, list(&tasks)));
+        let effects = self.protocol.step(Input::Assigned(tasks.into_iter().collect()));
+        self.perform(effects).await;
+    }
+
+    pub(super) async fn on_revoke(&mut self, tasks: BTreeSet<TaskId>) {
+        self.shared.note(|| format!("p{}: gives back {}", self.number, list(&tasks)));
+        self.tell_touched();
+        let effects = self.protocol.step(Input::Revoked(tasks.iter().copied().collect()));
+        self.perform(effects).await;
+        self.consumer.unassign(&tasks);
+    }
+
+    pub(super) async fn on_lost(&mut self) {
+        let tasks = self.consumer.assigned();
+        self.shared.note(|| format!("p{}: expelled, loses {}", self.number, list(&tasks)));
+        self.tell_touched();
+        let effects = self.protocol.step(Input::Lost(tasks.into_iter().collect()));
+        self.perform(effects).await;
+        self.consumer.rejoin();
+    }
+
+    pub(super) async fn take_restored(&mut self) {
+        loop {
+            let answer = self.desk.answers.borrow_mut().pop_front();
+            let Some(restore::Answer { task: id, generation, ready }) = answer else { return };
+            if !self.protocol.owns(id) || self.generations.get(&id) != Some(&generation) {
+                self.desk.release(id);
+                continue;
+            }
+            let input = match ready.committed {
+                Some(committed) => Input::Restored(id, committed),
+                None => Input::RestoredFresh(id, ready.next_offset),
+            };
+            self.shared.note(|| format!("p{}: {} restored: {:?}", self.number, name(id), ready.committed));
+            self.tasks.insert(id, Task::new(*ready));
+            let effects = self.protocol.step(input);
+            self.perform(effects).await;
+        }
+    }
+
+    pub(super) fn seek(&mut self) {
+        for (id, task) in &mut self.tasks {
+            if let Some(offset) = task.seek.take() {
+                task.is_paused = false;
+                self.consumer.seek(*id, offset);
+            }
+        }
+    }
+}
+
+fn list(tasks: &BTreeSet<TaskId>) -> String {
+    tasks.iter().map(|task| name(*task)).collect::<Vec<_>>().join(", ")
+}

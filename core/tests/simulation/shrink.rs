@@ -1,0 +1,99 @@
+//! Searching schedules, and making the one that was found short enough to be read.
+
+use super::choices::Choices;
+use super::schedule::{self, Report};
+use super::world::Bug;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs that shrinking may take.
+const EFFORT: usize = 3_000;
+
+/// A schedule that breaks a promise.
+pub struct Found {
+    /// The seed that it was drawn from.
+    pub seed: u64,
+    /// Schedules looked at, this one included.
+    pub tries: u64,
+    /// The broken promise, after shrinking.
+    pub violation: String,
+    /// The choices that are left, zeros included.
+    pub choices: Vec<u8>,
+    /// What happens in it.
+    pub trace: Vec<String>,
+}
+
+impl Found {
+    /// Choices that are not the calm one.
+    pub fn deliberate(&self) -> usize {
+        self.choices.iter().filter(|choice| **choice != 0).count()
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.violation)?;
+        writeln!(f, "seed {}, found after {} schedules; {} deliberate choices are left of it:", self.seed, self.tries, self.deliberate())?;
+        self.trace.iter().try_for_each(|step| writeln!(f, "  {step}"))?;
+        write!(f, "again: TRIPLINE_SEED={} TRIPLINE_SCHEDULES=1 cargo test -p tripline-core --test simulation", self.seed)
+    }
+}
+
+/// Runs schedules with seeds from `first` on, until one breaks a promise; that one is shrunk.
+pub fn search(first: u64, schedules: u64, bug: Option<Bug>) -> Result<usize, Box<Found>> {
+    let mut steps = 0;
+    for tries in 0..schedules {
+        let seed = first.wrapping_add(tries);
+        let report = catch_unwind(AssertUnwindSafe(|| schedule::run(Choices::drawn(seed), bug, false)));
+        let Ok(report) = report else {
+            let violation = "a panic, see above".to_owned();
+            return Err(Box::new(Found { seed, tries: tries + 1, violation, choices: Vec::new(), trace: Vec::new() }));
+        };
+        steps += report.steps;
+        if report.violation.is_some() {
+            let Report { violation, choices, trace, .. } = schedule::run(Choices::again(&shrink(report.choices, bug)), bug, true);
+            let violation = violation.unwrap_or_else(|| "the schedule is not a function of its choices".into());
+            return Err(Box::new(Found { seed, tries: tries + 1, violation, choices, trace }));
+        }
+    }
+    Ok(steps)
+}
+
+/// Drops the end, drops chunks and calms choices, larger pieces first, as long as some promise stays broken.
+fn shrink(mut choices: Vec<u8>, bug: Option<Bug>) -> Vec<u8> {
+    let mut effort = EFFORT;
+    let mut breaks = |choices: &[u8]| {
+        effort = effort.saturating_sub(1);
+        let report = (effort > 0).then(|| catch_unwind(AssertUnwindSafe(|| schedule::run(Choices::again(choices), bug, false))));
+        report.is_some_and(|report| report.is_ok_and(|report| report.violation.is_some()))
+    };
+    let mut size = choices.len().next_power_of_two();
+    let mut before = usize::MAX;
+    loop {
+        let mut at = 0;
+        while at < choices.len() {
+            let end = (at + size).min(choices.len());
+            let mut calmed = choices.clone();
+            calmed[at..end].fill(0);
+            let dropped = [&choices[..at], &choices[end..]].concat();
+            if calmed != choices && breaks(&calmed) {
+                choices = calmed;
+            } else if breaks(&dropped) {
+                choices = dropped;
+                continue;
+            }
+            at = end;
+        }
+        while choices.last() == Some(&0) {
+            choices.pop();
+        }
+        size /= 2;
+        if size == 0 {
+            let left = choices.iter().filter(|choice| **choice != 0).count();
+            if left >= before {
+                return choices;
+            }
+            (before, size) = (left, 16);
+        }
+    }
+}
