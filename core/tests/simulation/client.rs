@@ -5,7 +5,7 @@ use super::kafka::group::{CommittedOffset, News, Offsets};
 use super::kafka::log::Record;
 use super::kafka::transactions::Refusal;
 use super::kafka::{Late, Place, Topic};
-use super::world::{Shared, World, pause};
+use super::world::{Seen, Shared, World, pause};
 use std::collections::{BTreeMap, BTreeSet};
 use tripline_core::protocol::{Failure, TaskId};
 
@@ -35,9 +35,24 @@ impl Producer {
             if let Ok(epoch) = epoch {
                 let (added, placed) = (BTreeSet::new(), Vec::new());
                 let shared = shared.clone();
-                return Producer { shared, id, epoch, added, is_open: false, is_fatal: false, has_failed: false, is_tainted: false, placed };
+                return Producer {
+                    shared,
+                    id,
+                    epoch,
+                    added,
+                    is_open: false,
+                    is_fatal: false,
+                    has_failed: false,
+                    is_tainted: false,
+                    placed,
+                };
             }
         }
+    }
+
+    /// The world that it is in.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Begins a transaction; the brokers hear of it with the first record.
@@ -125,6 +140,7 @@ impl Producer {
                 }
             };
             return answer.map_err(|refusal| {
+                self.shared.saw(Seen::OffsetsRefused);
                 self.shared.note(|| format!("p{}: offsets refused: {refusal:?}", self.id));
                 self.refused(refusal)
             });

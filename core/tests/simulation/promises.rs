@@ -185,7 +185,10 @@ fn commits_have_no_gap_and_count_what_they_hold(world: &World, records: &BTreeMa
             }
             let made = decisions.remove(commit.as_str()).unwrap_or(0);
             if made != marker.decisions || (task.topic == 0 && states != marker.states) {
-                return Err(format!("promise 2: commit {commit} says {} decisions and {} states, {made} and {states} are visible", marker.decisions, marker.states));
+                return Err(format!(
+                    "promise 2: commit {commit} says {} decisions and {} states, {made} and {states} are visible",
+                    marker.decisions, marker.states
+                ));
             }
             if task.topic == 0 {
                 states = 0;
@@ -243,9 +246,15 @@ fn stores_are_folds_of_the_changelog(world: &World) -> Checked {
             let Some(local) = store.local() else { continue };
             let task = TaskId { topic: 0, partition: *partition };
             match fold(world, task, &local.commit_id) {
-                None => return Err(format!("promise 3: the store of {} at p{process} is at {local:?}, which is not committed", name(task))),
+                None => {
+                    return Err(format!("promise 3: the store of {} at p{process} is at {local:?}, which is not committed", name(task)));
+                }
                 Some(states) if states != *store.states() => {
-                    return Err(format!("promise 3: the store of {} at p{process} is not the changelog up to seq {}", name(task), local.seq));
+                    return Err(format!(
+                        "promise 3: the store of {} at p{process} is not the changelog up to seq {}",
+                        name(task),
+                        local.seq
+                    ));
                 }
                 Some(_) => {}
             }
@@ -263,7 +272,8 @@ fn everything_is_routed_once(world: &World) -> Checked {
             return Err(format!("promise 2: input {}/{} is routed twice", source.partition, source.offset));
         }
     }
-    let events = |p| world.kafka.log(Topic::Requests, p).committed().filter(|(_, r)| tripline_core::event::Event::decode(r.bytes()).is_ok());
+    let events =
+        |p| world.kafka.log(Topic::Requests, p).committed().filter(|(_, r)| tripline_core::event::Event::decode(r.bytes()).is_ok());
     let inputs: BTreeSet<(i32, i64)> = (0..ROUTERS).flat_map(|p| events(p).map(move |(offset, _)| (p, offset))).collect();
     if inputs == sources { Ok(()) } else { Err(format!("promise 1: inputs {inputs:?} are routed as {sources:?}")) }
 }

@@ -8,7 +8,7 @@ use super::kafka::Topic;
 use super::kafka::log::Record;
 use super::promises;
 use super::workload::inputs;
-use super::world::{Bug, Shared, World};
+use super::world::{Bug, Seen, Shared, Sights, World};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,6 +18,8 @@ use std::task::{Context, Waker};
 const STORMY: usize = 900;
 /// Steps in which everything has to come to rest.
 const CALM: usize = 60_000;
+/// Steps between two looks whether everything has come to rest.
+const LOOK: usize = 32;
 /// What the changelog may compact is at least so many steps old: longer than any restore takes.
 const COMPACTION_LAG: usize = 250;
 
@@ -29,12 +31,11 @@ pub struct Report {
     pub choices: Vec<u8>,
     /// What happened, if that was asked for.
     pub trace: Vec<String>,
-    /// Steps taken.
-    pub steps: usize,
+    /// What it went through.
+    pub sights: Sights,
 }
 
 struct Process {
-    number: usize,
     /// The lane, and its helper that connects and restores.
     threads: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     /// Steps until a dead one is started again, or a frozen one wakes.
@@ -46,7 +47,7 @@ impl Process {
         let desk = Rc::new(Desk::default());
         let threads: [Pin<Box<dyn Future<Output = ()>>>; 2] =
             [Box::pin(driver::run(shared.clone(), number, desk.clone())), Box::pin(driver::restore::serve(shared.clone(), number, desk))];
-        Process { number, threads: threads.into(), away: 0 }
+        Process { threads: threads.into(), away: 0 }
     }
 
     fn is_dead(&self) -> bool {
@@ -71,12 +72,12 @@ pub fn run(mut choices: Choices, bug: Option<Bug>, is_traced: bool) -> Report {
     let mut schedule = Schedule { shared, processes, inputs, cursor: 0, steps: 0, ends: Vec::new() };
     schedule.storm();
     schedule.calm();
-    let Schedule { shared, processes, steps, .. } = schedule;
+    let Schedule { shared, processes, .. } = schedule;
     drop(processes);
     let mut world = shared.into_world();
     let violation = world.violation.take().or_else(|| promises::hold(&world).err());
     let trace = world.take_trace();
-    Report { violation, choices: world.choices.into_made(), trace, steps }
+    Report { violation, trace, sights: world.sights, choices: world.choices.into_made() }
 }
 
 struct Schedule {
@@ -127,9 +128,9 @@ impl Schedule {
             if is_stopping && self.processes.iter().all(Process::is_dead) {
                 return self.settle();
             }
-            quiet = if after % 64 == 0 && self.is_idle() { quiet + 1 } else if after % 64 == 0 { 0 } else { quiet };
-            if quiet > 2 && !is_stopping {
-                self.shared.world().is_stopping = true;
+            if after % LOOK == 0 && !is_stopping {
+                quiet = if self.is_idle() { quiet + 1 } else { 0 };
+                self.shared.world().is_stopping = quiet > 1;
             }
         }
         if !self.is_violated() {
@@ -219,9 +220,7 @@ impl Schedule {
             3 => self.kill_with_power(number, usize::from(more)),
             4 => self.freeze(number, usize::from(more)),
             5 => {
-                if self.shared.world().kafka.group.expel(number) {
-                    self.shared.note(|| format!("the session of p{number} ends"));
-                }
+                self.expel(number);
             }
             6 => {
                 self.shared.world().kafka.group.turn();
@@ -229,12 +228,14 @@ impl Schedule {
             }
             7 => {
                 if self.shared.world().kafka.transactions.time_out(number) {
+                    self.shared.saw(Seen::TimedOut);
                     self.shared.note(|| format!("the transaction of p{number} times out"));
                 }
             }
             8..=10 => {
                 let late = self.shared.world().kafka.deliver_late(usize::from(more));
                 if let Some(late) = late {
+                    self.shared.saw(Seen::ArrivedLate);
                     self.shared.note(|| format!("arrives late: {}", late.name()));
                 }
             }
@@ -250,6 +251,7 @@ impl Schedule {
         process.threads.clear();
         process.away = [5, 40, 150][more % 3];
         self.shared.world().has_lost_counts = true;
+        self.shared.saw(Seen::Killed);
         self.shared.note(|| format!("p{number} is killed"));
     }
 
@@ -259,17 +261,31 @@ impl Schedule {
         let mut world = self.shared.world();
         if more % 4 == 3 {
             world.disks[number].clear();
+            world.saw(Seen::DiskLost);
         } else {
+            world.saw(Seen::BatchesLost);
             world.disks[number].values_mut().for_each(|store| store.lose(more % 5));
         }
-        world.note(|| format!("the disk of p{number} loses {}", if more % 4 == 3 { "everything".into() } else { format!("{} batches", more % 5) }));
+        world.note(|| {
+            format!("the disk of p{number} loses {}", if more % 4 == 3 { "everything".into() } else { format!("{} batches", more % 5) })
+        });
     }
 
     fn freeze(&mut self, number: usize, more: usize) {
         let process = &mut self.processes[number];
         if !process.is_dead() {
             process.away = [10, 60, 150][more % 3];
-            self.shared.note(|| format!("p{} is frozen", process.number));
+            self.shared.saw(Seen::Frozen);
+            self.shared.note(|| format!("p{number} is frozen"));
+            if more % 2 == 1 {
+                self.expel(number);
+            }
+        }
+    }
+
+    fn expel(&mut self, number: usize) {
+        if self.shared.world().kafka.group.expel(number) {
+            self.shared.note(|| format!("the session of p{number} ends"));
         }
     }
 
@@ -280,6 +296,7 @@ impl Schedule {
         for (partition, end) in ends.iter().enumerate() {
             world.kafka.log_mut(Topic::Changelog, partition as i32).compact(*end);
         }
+        world.saw(Seen::Compacted);
         world.note(|| "the changelog is compacted".into());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::choices::Choices;
 use super::schedule::{self, Report};
-use super::world::Bug;
+use super::world::{Bug, Sights};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -40,8 +40,8 @@ impl fmt::Display for Found {
 }
 
 /// Runs schedules with seeds from `first` on, until one breaks a promise; that one is shrunk.
-pub fn search(first: u64, schedules: u64, bug: Option<Bug>) -> Result<usize, Box<Found>> {
-    let mut steps = 0;
+pub fn search(first: u64, schedules: u64, bug: Option<Bug>) -> Result<Sights, Box<Found>> {
+    let mut sights = Sights::new();
     for tries in 0..schedules {
         let seed = first.wrapping_add(tries);
         let report = catch_unwind(AssertUnwindSafe(|| schedule::run(Choices::drawn(seed), bug, false)));
@@ -49,14 +49,16 @@ pub fn search(first: u64, schedules: u64, bug: Option<Bug>) -> Result<usize, Box
             let violation = "a panic, see above".to_owned();
             return Err(Box::new(Found { seed, tries: tries + 1, violation, choices: Vec::new(), trace: Vec::new() }));
         };
-        steps += report.steps;
+        for (seen, count) in &report.sights {
+            *sights.entry(*seen).or_default() += count;
+        }
         if report.violation.is_some() {
             let Report { violation, choices, trace, .. } = schedule::run(Choices::again(&shrink(report.choices, bug)), bug, true);
             let violation = violation.unwrap_or_else(|| "the schedule is not a function of its choices".into());
             return Err(Box::new(Found { seed, tries: tries + 1, violation, choices, trace }));
         }
     }
-    Ok(steps)
+    Ok(sights)
 }
 
 /// Drops the end, drops chunks and calms choices, larger pieces first, as long as some promise stays broken.

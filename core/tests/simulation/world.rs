@@ -57,6 +57,74 @@ impl Faults {
     }
 }
 
+/// What a schedule went through. A run of many that leaves one of these out has not shown much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Seen {
+    Committed,
+    Aborted,
+    /// An outcome was looked up, and it was a commit.
+    DoubtCommitted,
+    /// An outcome was looked up, and it was none.
+    DoubtAborted,
+    ProducerRebuilt,
+    TimedOut,
+    ArrivedLate,
+    OffsetsRefused,
+    Killed,
+    DiskLost,
+    BatchesLost,
+    Frozen,
+    Revoked,
+    /// Taken away without being asked.
+    Lost,
+    /// A task started fresh, from its store, from a part of the changelog, from all of it.
+    Fresh,
+    Ready,
+    CaughtUp,
+    Rebuilt,
+    Compacted,
+    Panicked,
+    /// Something fired because time passed.
+    Fired,
+    StateDeleted,
+    Routed,
+}
+
+impl Seen {
+    /// All of them.
+    pub const ALL: [Seen; 23] = {
+        use Seen::*;
+        [
+            Committed,
+            Aborted,
+            DoubtCommitted,
+            DoubtAborted,
+            ProducerRebuilt,
+            TimedOut,
+            ArrivedLate,
+            OffsetsRefused,
+            Killed,
+            DiskLost,
+            BatchesLost,
+            Frozen,
+            Revoked,
+            Lost,
+            Fresh,
+            Ready,
+            CaughtUp,
+            Rebuilt,
+            Compacted,
+            Panicked,
+            Fired,
+            StateDeleted,
+            Routed,
+        ]
+    };
+}
+
+/// How often each was seen.
+pub type Sights = BTreeMap<Seen, u64>;
+
 /// What one commit says it counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counted {
@@ -101,6 +169,8 @@ pub struct World {
     pub counted: BTreeMap<u128, Counted>,
     /// A process may have ended between a commit and its counting.
     pub has_lost_counts: bool,
+    /// What it went through.
+    pub sights: Sights,
     /// The first broken promise.
     pub violation: Option<String>,
     ids: u128,
@@ -133,6 +203,7 @@ impl Shared {
             is_stopping: false,
             counted: BTreeMap::new(),
             has_lost_counts: false,
+            sights: Sights::new(),
             violation: None,
             ids: 0,
             trace: is_traced.then(Vec::new),
@@ -147,6 +218,11 @@ impl Shared {
     /// The world itself, once every process has ended.
     pub fn into_world(self) -> World {
         Rc::into_inner(self.0).expect("every process has ended").into_inner()
+    }
+
+    /// Counts what happened.
+    pub fn saw(&self, what: Seen) {
+        self.world().saw(what);
     }
 
     /// Notes what happened.
@@ -165,6 +241,11 @@ impl World {
     pub fn new_id(&mut self) -> CommitId {
         self.ids += 1;
         CommitId(self.ids)
+    }
+
+    /// Counts what happened.
+    pub fn saw(&mut self, what: Seen) {
+        *self.sights.entry(what).or_default() += 1;
     }
 
     /// Notes what happened.

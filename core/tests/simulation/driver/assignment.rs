@@ -11,6 +11,7 @@ impl Driver {
     }
 
     pub(super) async fn on_revoke(&mut self, tasks: BTreeSet<TaskId>) {
+        self.shared.saw(Seen::Revoked);
         self.shared.note(|| format!("p{}: gives back {}", self.number, list(&tasks)));
         self.tell_touched();
         let effects = self.protocol.step(Input::Revoked(tasks.iter().copied().collect()));
@@ -20,6 +21,7 @@ impl Driver {
 
     pub(super) async fn on_lost(&mut self) {
         let tasks = self.consumer.assigned();
+        self.shared.saw(Seen::Lost);
         self.shared.note(|| format!("p{}: expelled, loses {}", self.number, list(&tasks)));
         self.tell_touched();
         let effects = self.protocol.step(Input::Lost(tasks.into_iter().collect()));

@@ -39,6 +39,7 @@ impl Driver {
                         Some(producer) => producer.abort().await.is_ok(),
                         None => false,
                     };
+                    self.shared.saw(Seen::Aborted);
                     self.shared.note(|| format!("p{}: abort: {aborted}", self.number));
                     Some(Input::Aborted(aborted))
                 }
@@ -80,6 +81,7 @@ impl Driver {
         // gets an epoch of its own.
         if self.producer.as_ref().is_some_and(|producer| producer.is_tainted) && !trusts {
             self.producer = Some(Producer::connect(&self.shared, self.number).await);
+            self.shared.saw(Seen::ProducerRebuilt);
         }
         self.producer.as_mut().ok_or(Failure::InDoubt)?.begin()
     }
@@ -133,6 +135,7 @@ impl Driver {
 
     fn apply(&mut self, id: TaskId, committed: Committed) {
         let tally = std::mem::take(&mut self.tally);
+        self.shared.saw(Seen::Committed);
         let known = (tally.records() > 0).then(|| self.shared.world().counted.insert(committed.commit_id.0, tally)).flatten();
         if known.is_some() {
             self.shared.violated(format!("the records of commit {} are counted twice", committed.commit_id.0));
@@ -160,6 +163,8 @@ impl Driver {
         for id in ids {
             let metadata = committed_offset(&self.shared, *id).await.and_then(|found| Metadata::parse(&found.metadata));
             let commit = metadata.and_then(|m| CommitId::from_hex(&m.commit_id));
+            let is_ours = matches!(self.protocol.phase(), Phase::InDoubt(attempt) if Some(attempt) == commit);
+            self.shared.saw(if is_ours { Seen::DoubtCommitted } else { Seen::DoubtAborted });
             outcomes.push((*id, commit.map_or(Found::Nothing, Found::Attempt)));
         }
         self.shared.note(|| format!("p{}: recovered: {outcomes:?}", self.number));

@@ -15,7 +15,7 @@ use crate::kafka::Topic;
 use crate::kafka::group::News;
 use crate::kafka::log::{Record, Value};
 use crate::workload::{decision_record, engine, observe, panics_on, position};
-use crate::world::{Bug, Counted, Shared, name, pause};
+use crate::world::{Bug, Counted, Seen, Shared, name, pause};
 use restore::{Desk, Request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -161,6 +161,7 @@ impl Driver {
             self.send(at, observation).await?;
         }
         self.tally.routed += 1;
+        self.shared.saw(Seen::Routed);
         Ok(())
     }
 
@@ -176,6 +177,7 @@ impl Driver {
             engine().process(&observation, actor, &mut made)
         });
         if panics_on(&observation) {
+            self.shared.saw(Seen::Panicked);
             return Err(Trouble::Hopeless(Reason::Panicked));
         }
         match outcome {
@@ -219,6 +221,7 @@ impl Driver {
             let about = Entity::parse(&entity).expect("a key of ours");
             self.change(id, &entity, |actor| engine().fire_due(&about, until_ms, actor, &mut made));
             self.records += 1;
+            self.shared.saw(Seen::Fired);
             if let Err(trouble) = self.hand_out(id, made, until_ms).await {
                 self.on_trouble(id, offset, trouble).await;
                 return false;

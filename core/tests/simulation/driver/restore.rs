@@ -122,6 +122,7 @@ impl Restore<'_> {
         };
         match start::plan(offset, metadata.as_ref(), local.as_ref(), too_old_ms, PARTITIONS)? {
             Plan::Ready(next_offset) => {
+                self.shared.saw(Seen::Ready);
                 let Local { marker_offset, stream_time_ms, .. } = local.unwrap_or_default();
                 let end = self.shared.world().kafka.log(Topic::Changelog, self.task.partition).high_watermark();
                 if let Some(metadata) = metadata.as_ref().filter(|_| marker_offset >= end) {
@@ -130,6 +131,7 @@ impl Restore<'_> {
                 Ok(self.ready(metadata, next_offset, marker_offset, stream_time_ms, States::default()))
             }
             Plan::Restore { from, discard } => {
+                self.shared.saw(if discard { Seen::Rebuilt } else { Seen::CaughtUp });
                 if discard {
                     self.with_store(|store| *store = Store::default());
                 }
@@ -142,6 +144,7 @@ impl Restore<'_> {
                 Ok(self.ready(Some(metadata), offset, marker_offset, marker.stream_time_ms, states))
             }
             Plan::SearchMarker | Plan::Fresh | Plan::AtOffset(_) => {
+                self.shared.saw(Seen::Fresh);
                 let newest = self.newest_marker().await;
                 let next_offset = match start::after_search(offset, newest.as_ref())? {
                     Plan::AtOffset(offset) => offset,

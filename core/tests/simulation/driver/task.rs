@@ -55,7 +55,11 @@ impl Task {
     }
 
     pub(super) fn forget(&mut self, keeps_the_cache: bool) {
-        if keeps_the_cache { self.states.abort_and_keep_the_cache() } else { self.states.abort() }
+        if keeps_the_cache {
+            self.states.abort_and_keep_the_cache()
+        } else {
+            self.states.abort()
+        }
         (self.is_touched, self.decisions) = (false, 0);
         self.stream_time_ms = self.committed_time_ms;
     }
@@ -70,6 +74,9 @@ impl Task {
         let states = if id.topic == 0 { self.states.encode() } else { BTreeMap::new() };
         let count = states.len() as u64;
         for (key, bytes) in states {
+            if bytes.is_none() {
+                producer.shared().saw(Seen::StateDeleted);
+            }
             let value = bytes.map_or(Value::Tombstone, Value::Bytes);
             producer.send(at, Record { key, value, timestamp_ms }, 0).await?;
         }
