@@ -71,7 +71,7 @@ pub fn partition_of(entity: &str) -> i32 {
 fn input(number: usize, choices: &mut Choices, clock_ms: &mut i64) -> (String, Record) {
     let user = format!("user:u{}", choices.pick(USERS));
     let kind = choices.pick(32);
-    *clock_ms += [500, 1_500, 4_000, 25_000][choices.pick(4)] + if kind == 9 { 2 * DAY_MS } else { 0 };
+    *clock_ms += [500, 1_500, 4_000, 25_000][choices.pick(4)] + if matches!(kind, 9 | 11) { 2 * DAY_MS } else { 0 };
     let clock_ms = *clock_ms;
     let (id, at_ms, event_type) = match kind {
         1 => (number.saturating_sub(2), clock_ms, "http_request"),

@@ -167,7 +167,7 @@ pub struct World {
     pub is_stopping: bool,
     /// What was counted when a commit was known, by commit.
     pub counted: BTreeMap<u128, Counted>,
-    /// A process may have ended between a commit and its counting.
+    /// A process may have ended between a commit and its counting, or never learned of its commit.
     pub has_lost_counts: bool,
     /// What it went through.
     pub sights: Sights,

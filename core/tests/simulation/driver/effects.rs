@@ -17,6 +17,8 @@ impl Driver {
                     if self.tasks.remove(&id).is_some() {
                         self.desk.release(id);
                         self.consumer.pause(id);
+                        // A doubt that ended with somebody else's commit: whether ours came before it is never known.
+                        self.shared.world().has_lost_counts = true;
                     }
                     *self.generations.entry(id).or_default() += 1;
                     self.wanted.push_back(id);
