@@ -36,7 +36,7 @@ fn whatever_fails_and_whoever_owns_every_promise_holds() {
     let seconds = began.elapsed().as_secs_f64();
     println!("{schedules} schedules from seed {seed}, {:.0} a second, went through {sights:?}", schedules as f64 / seconds);
     let unseen: Vec<&Seen> = Seen::ALL.iter().filter(|seen| !sights.contains_key(seen)).collect();
-    assert!(unseen.is_empty() || schedules < 1_000, "no schedule went through {unseen:?}: this run has not shown much");
+    assert!(unseen.is_empty() || schedules < 3_000, "no schedule went through {unseen:?}: this run has not shown much");
 }
 
 /// A mistake that is made on purpose has to be found, and what is shown of it has to be short.
@@ -60,6 +60,11 @@ fn a_commit_id_that_is_not_checked_is_found() {
 #[test]
 fn a_cache_that_is_kept_after_an_abort_is_found() {
     check_found(Bug::CacheKeptAfterAbort, 500);
+}
+
+#[test]
+fn a_restore_that_halts_for_another_owner_s_commit_is_found() {
+    check_found(Bug::HaltBelieved, 20_000);
 }
 
 /// The rule that the driver rebuilds a producer whose request was sent again is what keeps the other test at nothing found.

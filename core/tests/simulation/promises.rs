@@ -1,7 +1,6 @@
 //! What has to hold, whatever happened: the promises of ARCHITECTURE.md, judged by what is committed in the logs.
 
-use super::disk::Store;
-use super::driver::restore::{marker_key, marker_of};
+use super::driver::restore::{Ready, marker_key, marker_of};
 use super::kafka::Topic;
 use super::kafka::log::{Record, Value};
 use super::workload::{Expected, expected};
@@ -12,7 +11,7 @@ use tripline_core::decision::Decision;
 use tripline_core::engine::Outcome;
 use tripline_core::observation::Observation;
 use tripline_core::protocol::start::{Marker, Metadata};
-use tripline_core::protocol::{CommitId, Committed, TaskId};
+use tripline_core::protocol::{CommitId, TaskId};
 
 type States = BTreeMap<Rc<str>, Rc<[u8]>>;
 type Commits = BTreeMap<TaskId, Vec<(Marker, u64)>>;
@@ -52,15 +51,10 @@ fn commits(world: &World, task: TaskId) -> Vec<(Marker, u64)> {
 }
 
 /// Promise 3, when a task was restored: its states are those of the commit that it starts from, and that one is committed.
-pub fn starts_from_its_commit(
-    shared: &Shared,
-    task: TaskId,
-    committed: &Option<Committed>,
-    states: impl FnOnce(&Store) -> States,
-    process: usize,
-) {
+pub fn starts_from_its_commit(shared: &Shared, task: TaskId, ready: &Ready, process: usize) {
     let world = shared.world();
-    let found = states(&world.disks[process][&task.partition]);
+    let found = ready.states.committed(&world.disks[process][&task.partition]);
+    let committed = &ready.committed;
     let wrong = match committed {
         None => !found.is_empty(),
         Some(committed) => fold(&world, task, &committed.commit_id.to_hex()).is_none_or(|states| states != found),

@@ -7,7 +7,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs that shrinking may take.
-const EFFORT: usize = 3_000;
+const EFFORT: usize = 4_000;
 
 /// A schedule that breaks a promise.
 pub struct Found {

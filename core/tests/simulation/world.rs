@@ -27,6 +27,8 @@ pub enum Bug {
     CacheKeptAfterAbort,
     /// A producer goes on although a request of an earlier transaction may still be on its way (KAFKA-17754).
     LateRequestsTrusted,
+    /// A restore halts for a commit that another owner made while it read.
+    HaltBelieved,
 }
 
 /// How often what goes wrong, in 256 cases. Each schedule draws its own mixture: rare things meet only where others are absent.
@@ -82,6 +84,8 @@ pub enum Seen {
     Ready,
     CaughtUp,
     Rebuilt,
+    /// A restore read of a commit that another owner made meanwhile, and looked again.
+    HaltDisbelieved,
     Compacted,
     Panicked,
     /// Something fired because time passed.
@@ -92,7 +96,7 @@ pub enum Seen {
 
 impl Seen {
     /// All of them.
-    pub const ALL: [Seen; 23] = {
+    pub const ALL: [Seen; 24] = {
         use Seen::*;
         [
             Committed,
@@ -113,6 +117,7 @@ impl Seen {
             Ready,
             CaughtUp,
             Rebuilt,
+            HaltDisbelieved,
             Compacted,
             Panicked,
             Fired,

@@ -32,11 +32,21 @@ impl Driver {
     pub(super) async fn take_restored(&mut self) {
         loop {
             let answer = self.desk.answers.borrow_mut().pop_front();
-            let Some(restore::Answer { task: id, generation, ready }) = answer else { return };
-            if !self.protocol.owns(id) || self.generations.get(&id) != Some(&generation) {
-                self.desk.release(id);
-                continue;
-            }
+            let Some(restore::Answer { task: id, generation, outcome }) = answer else { return };
+            let is_current = self.protocol.owns(id) && self.generations.get(&id) == Some(&generation);
+            let ready = match outcome {
+                Ok(ready) if is_current => ready,
+                Ok(_) => {
+                    self.desk.release(id);
+                    continue;
+                }
+                // Nobody reset anything: there is no reason to call an operator.
+                Err(halt) if is_current => {
+                    self.shared.violated(format!("p{}: {} does not start: {halt}", self.number, name(id)));
+                    continue;
+                }
+                Err(_) => continue,
+            };
             let input = match ready.committed {
                 Some(committed) => Input::Restored(id, committed),
                 None => Input::RestoredFresh(id, ready.next_offset),
