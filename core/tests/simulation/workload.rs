@@ -68,10 +68,13 @@ pub fn partition_of(entity: &str) -> i32 {
 }
 
 /// An input, and the user it is about.
-fn input(number: usize, choices: &mut Choices, clock_ms: &mut i64) -> (String, Record) {
+fn input(number: usize, choices: &mut Choices, is_routed: bool, clock_ms: &mut i64) -> (String, Record) {
     let user = format!("user:u{}", choices.pick(USERS));
     let kind = choices.pick(32);
-    *clock_ms += [500, 1_500, 4_000, 25_000][choices.pick(4)] + if matches!(kind, 9 | 11) { 2 * DAY_MS } else { 0 };
+    // A source that lags another by more than a day may find its states deleted (a limit that ARCHITECTURE.md names): with
+    // several sources no day is skipped.
+    let skips = !is_routed && matches!(kind, 9 | 11);
+    *clock_ms += [500, 1_500, 4_000, 25_000][choices.pick(4)] + if skips { 2 * DAY_MS } else { 0 };
     let clock_ms = *clock_ms;
     let (id, at_ms, event_type) = match kind {
         1 => (number.saturating_sub(2), clock_ms, "http_request"),
@@ -96,7 +99,7 @@ pub fn inputs(choices: &mut Choices, is_routed: bool) -> Vec<((Topic, i32), Reco
     let mut clock_ms = START_MS;
     let mut inputs = Vec::with_capacity(count + USERS);
     for number in 0..count {
-        let (user, record) = input(number, choices, &mut clock_ms);
+        let (user, record) = input(number, choices, is_routed, &mut clock_ms);
         let spread = number as i32 % 2;
         inputs.push(if is_routed { ((Topic::Requests, spread), record) } else { ((Topic::Keyed, partition_of(&user)), record) });
     }
