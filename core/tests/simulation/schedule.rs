@@ -1,7 +1,7 @@
 //! One schedule: who takes the next step, and what the environment does meanwhile. Then everything calms down, and what was
 //! promised has to hold.
 
-use super::choices::Choices;
+use super::choices::{About, Choices, Made};
 use super::driver;
 use super::driver::restore::Desk;
 use super::kafka::Topic;
@@ -17,7 +17,7 @@ use std::task::{Context, Waker};
 /// Steps with faults.
 const STORMY: usize = 900;
 /// Steps in which everything has to come to rest.
-const CALM: usize = 60_000;
+const CALM: usize = 15_000;
 /// Steps between two looks whether everything has come to rest.
 const LOOK: usize = 32;
 /// What the changelog may compact is at least so many steps old: longer than any restore takes.
@@ -28,7 +28,7 @@ pub struct Report {
     /// The broken promise, if there is one.
     pub violation: Option<String>,
     /// What was chosen.
-    pub choices: Vec<u8>,
+    pub choices: Made,
     /// What happened, if that was asked for.
     pub trace: Vec<String>,
     /// What it went through.
@@ -63,8 +63,8 @@ impl Process {
 
 /// Runs one schedule.
 pub fn run(mut choices: Choices, bug: Option<Bug>, is_traced: bool) -> Report {
-    let is_routed = choices.pick(2) == 1;
-    let count = 2 + choices.pick(2);
+    let is_routed = choices.pick(About::Workload, 2) == 1;
+    let count = 2 + choices.pick(About::Workload, 2);
     let mut inputs = inputs(&mut choices, is_routed);
     inputs.reverse();
     let shared = Shared::new(choices, is_routed, count, bug, is_traced);
@@ -103,7 +103,7 @@ impl Schedule {
             }
             let (skip, strikes) = {
                 let World { choices, faults, .. } = &mut *self.shared.world();
-                (choices.byte(), choices.strikes(faults.environment))
+                (choices.byte(About::Turn), choices.strikes(About::Environment, faults.environment))
             };
             if strikes {
                 self.disturb();
@@ -174,7 +174,7 @@ impl Schedule {
     fn step_of_brokers(&mut self) {
         let there: Vec<bool> = self.processes.iter().map(|process| !process.is_dead() && process.away == 0).collect();
         let mut world = self.shared.world();
-        let which = world.choices.pick(7);
+        let which = world.choices.pick(About::Turn, 7);
         if !world.kafka.write_marker(which) {
             world.kafka.group.rebalance(|instance| there[instance]);
         }
@@ -212,7 +212,7 @@ impl Schedule {
     fn disturb(&mut self) {
         let (what, number, more) = {
             let choices = &mut self.shared.world().choices;
-            (choices.pick(12), choices.pick(self.processes.len()), choices.byte())
+            (choices.pick(About::Environment, 12), choices.pick(About::Environment, self.processes.len()), choices.byte(About::Environment))
         };
         match what {
             0 => {}

@@ -1,6 +1,6 @@
 //! Searching schedules, and making the one that was found short enough to be read.
 
-use super::choices::Choices;
+use super::choices::{Choices, KINDS, Made};
 use super::schedule::{self, Report};
 use super::world::{Bug, Sights};
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct Found {
     /// The broken promise, after shrinking.
     pub violation: String,
     /// The choices that are left, zeros included.
-    pub choices: Vec<u8>,
+    pub choices: Made,
     /// What happens in it.
     pub trace: Vec<String>,
 }
@@ -26,7 +26,7 @@ pub struct Found {
 impl Found {
     /// Choices that are not the calm one.
     pub fn deliberate(&self) -> usize {
-        self.choices.iter().filter(|choice| **choice != 0).count()
+        deliberate(&self.choices)
     }
 }
 
@@ -47,7 +47,7 @@ pub fn search(first: u64, schedules: u64, bug: Option<Bug>) -> Result<Sights, Bo
         let report = catch_unwind(AssertUnwindSafe(|| schedule::run(Choices::drawn(seed), bug, false)));
         let Ok(report) = report else {
             let violation = "a panic, see above".to_owned();
-            return Err(Box::new(Found { seed, tries: tries + 1, violation, choices: Vec::new(), trace: Vec::new() }));
+            return Err(Box::new(Found { seed, tries: tries + 1, violation, choices: Made::default(), trace: Vec::new() }));
         };
         for (seen, count) in &report.sights {
             *sights.entry(*seen).or_default() += count;
@@ -61,41 +61,51 @@ pub fn search(first: u64, schedules: u64, bug: Option<Bug>) -> Result<Sights, Bo
     Ok(sights)
 }
 
-/// Drops the end, drops chunks and calms choices, larger pieces first, as long as some promise stays broken.
-fn shrink(mut choices: Vec<u8>, bug: Option<Bug>) -> Vec<u8> {
+/// Choices that are not the calm one.
+fn deliberate(choices: &Made) -> usize {
+    choices.iter().flatten().filter(|choice| **choice != 0).count()
+}
+
+/// Calms and drops pieces of each list, the larger ones first, as long as some promise stays broken.
+fn shrink(mut choices: Made, bug: Option<Bug>) -> Made {
     let mut effort = EFFORT;
-    let mut breaks = |choices: &[u8]| {
+    let mut breaks = |choices: &Made| {
         effort = effort.saturating_sub(1);
         let report = (effort > 0).then(|| catch_unwind(AssertUnwindSafe(|| schedule::run(Choices::again(choices), bug, false))));
         report.is_some_and(|report| report.is_ok_and(|report| report.violation.is_some()))
     };
-    let mut size = choices.len().next_power_of_two();
-    let mut before = usize::MAX;
     loop {
-        let mut at = 0;
-        while at < choices.len() {
-            let end = (at + size).min(choices.len());
-            let mut calmed = choices.clone();
-            calmed[at..end].fill(0);
-            let dropped = [&choices[..at], &choices[end..]].concat();
-            if calmed != choices && breaks(&calmed) {
-                choices = calmed;
+        let before = deliberate(&choices);
+        for kind in 0..KINDS {
+            let mut size = choices[kind].len().next_power_of_two();
+            while size > 0 {
+                shrink_by(&mut choices, kind, size, &mut breaks);
+                size /= 2;
+            }
+        }
+        if deliberate(&choices) == before {
+            return choices;
+        }
+    }
+}
+
+/// One pass over one list, in pieces of `size`.
+fn shrink_by(choices: &mut Made, kind: usize, size: usize, breaks: &mut impl FnMut(&Made) -> bool) {
+    let mut at = 0;
+    while at < choices[kind].len() {
+        let end = (at + size).min(choices[kind].len());
+        // A piece that is calm already is in nobody's way.
+        if choices[kind][at..end].iter().any(|choice| *choice != 0) {
+            let (mut calmed, mut dropped) = (choices.clone(), choices.clone());
+            calmed[kind][at..end].fill(0);
+            dropped[kind].drain(at..end);
+            if breaks(&calmed) {
+                *choices = calmed;
             } else if breaks(&dropped) {
-                choices = dropped;
+                *choices = dropped;
                 continue;
             }
-            at = end;
         }
-        while choices.last() == Some(&0) {
-            choices.pop();
-        }
-        size /= 2;
-        if size == 0 {
-            let left = choices.iter().filter(|choice| **choice != 0).count();
-            if left >= before {
-                return choices;
-            }
-            (before, size) = (left, 16);
-        }
+        at = end;
     }
 }

@@ -1,6 +1,6 @@
 //! What goes in, and what has to come out: a small pack, some records, and the engine run over a log without any broker.
 
-use super::choices::Choices;
+use super::choices::{About, Choices};
 use super::kafka::Topic;
 use super::kafka::log::{Record, Value};
 use super::world::PARTITIONS;
@@ -69,12 +69,12 @@ pub fn partition_of(entity: &str) -> i32 {
 
 /// An input, and the user it is about.
 fn input(number: usize, choices: &mut Choices, is_routed: bool, clock_ms: &mut i64) -> (String, Record) {
-    let user = format!("user:u{}", choices.pick(USERS));
-    let kind = choices.pick(32);
+    let user = format!("user:u{}", choices.pick(About::Workload, USERS));
+    let kind = choices.pick(About::Workload, 32);
     // A source that lags another by more than a day may find its states deleted (a limit that ARCHITECTURE.md names): with
     // several sources no day is skipped.
     let skips = !is_routed && matches!(kind, 9 | 11);
-    *clock_ms += [500, 1_500, 4_000, 25_000][choices.pick(4)] + if skips { 2 * DAY_MS } else { 0 };
+    *clock_ms += [500, 1_500, 4_000, 25_000][choices.pick(About::Workload, 4)] + if skips { 2 * DAY_MS } else { 0 };
     let clock_ms = *clock_ms;
     let (id, at_ms, event_type) = match kind {
         1 => (number.saturating_sub(2), clock_ms, "http_request"),
@@ -95,7 +95,7 @@ fn input(number: usize, choices: &mut Choices, is_routed: bool, clock_ms: &mut i
 
 /// The inputs of a schedule, each with its partition. The last ones move every task's time on, so that nothing is left waiting.
 pub fn inputs(choices: &mut Choices, is_routed: bool) -> Vec<((Topic, i32), Record)> {
-    let count = RECORDS.0 + choices.pick(RECORDS.1 - RECORDS.0 + 1);
+    let count = RECORDS.0 + choices.pick(About::Workload, RECORDS.1 - RECORDS.0 + 1);
     let mut clock_ms = START_MS;
     let mut inputs = Vec::with_capacity(count + USERS);
     for number in 0..count {

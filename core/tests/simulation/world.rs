@@ -1,6 +1,6 @@
 //! What the processes of one schedule share: the cluster, the disks, the choices, and what went wrong.
 
-use super::choices::Choices;
+use super::choices::{About, Choices};
 use super::disk::Disk;
 use super::kafka::{Kafka, Topic};
 use std::cell::{RefCell, RefMut};
@@ -40,13 +40,15 @@ pub struct Faults {
     pub arrives_late: u8,
     pub given_up: u8,
     pub disk_too_old: u8,
+    /// A member hears of its group with the answer to a heartbeat only.
+    pub news_late: u8,
     /// What the environment does, per step.
     pub environment: u8,
 }
 
 impl Faults {
     fn draw(choices: &mut Choices) -> Faults {
-        let mut rate = |often: u8| [0, often / 4, often][choices.pick(3)];
+        let mut rate = |often: u8| [0, often / 4, often][choices.pick(About::Environment, 3)];
         Faults {
             delivery_failed: rate(8),
             offsets_refused: rate(48),
@@ -54,6 +56,7 @@ impl Faults {
             arrives_late: rate(64),
             given_up: rate(48),
             disk_too_old: rate(64),
+            news_late: rate(224),
             environment: rate(16),
         }
     }

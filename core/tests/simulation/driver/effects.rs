@@ -1,6 +1,7 @@
 //! As `src/stream/lane/effects.rs`: doing what the protocol asks for.
 
 use super::*;
+use crate::choices::About;
 use crate::client::committed_offset;
 use crate::kafka::group::CommittedOffset;
 use tripline_core::protocol::start::{LAYOUT, Metadata};
@@ -75,7 +76,7 @@ impl Driver {
     async fn begin(&mut self) -> Result<(), Failure> {
         let trusts = {
             let mut world = self.shared.world();
-            self.patience = Some([4, 1, 2, 8, 16][world.choices.pick(5)]);
+            self.patience = Some([4, 1, 2, 8, 16][world.choices.pick(About::Process, 5)]);
             world.bug == Some(Bug::LateRequestsTrusted)
         };
         self.tally = Counted::default();

@@ -2,6 +2,7 @@
 
 use super::states::States;
 use super::*;
+use crate::choices::About;
 use crate::client::committed_offset;
 use crate::disk::Store;
 use crate::kafka::group::CommittedOffset;
@@ -131,7 +132,7 @@ impl Restore<'_> {
             if let (Some(local), Some(metadata), Some(Bug::CommitIdUnchecked)) = (&mut local, &metadata, bug) {
                 local.commit_id.clone_from(&metadata.commit_id);
             }
-            (local, if choices.strikes(faults.disk_too_old) { i64::MAX } else { 0 })
+            (local, if choices.strikes(About::Process, faults.disk_too_old) { i64::MAX } else { 0 })
         };
         match start::plan(offset, metadata.as_ref(), local.as_ref(), too_old_ms, PARTITIONS)? {
             Plan::Ready(next_offset) => {

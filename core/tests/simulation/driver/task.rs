@@ -3,6 +3,7 @@
 use super::restore::{Ready, marker_key};
 use super::states::States;
 use super::*;
+use crate::choices::About;
 use crate::disk::Store;
 use tripline_core::protocol::Committed;
 use tripline_core::protocol::start::{LAYOUT, Local, Marker};
@@ -102,7 +103,7 @@ impl Task {
         if id.topic == 0 {
             self.states.commit();
             if self.local.is_none() {
-                self.write_in = [1, 2, 4, 8][shared.world().choices.pick(4)];
+                self.write_in = [1, 2, 4, 8][shared.world().choices.pick(About::Process, 4)];
             }
             self.write_in = self.write_in.saturating_sub(1);
             self.local = Some(Local {
