@@ -3,11 +3,10 @@
 use super::driver::restore::{Ready, marker_key, marker_of};
 use super::kafka::Topic;
 use super::kafka::log::{Record, Value};
-use super::workload::{Expected, expected};
+use super::workload::{Expected, Output, expected};
 use super::world::{Counted, PARTITIONS, ROUTERS, Shared, World, name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use tripline_core::decision::Decision;
 use tripline_core::engine::Outcome;
 use tripline_core::observation::Observation;
 use tripline_core::protocol::start::{Marker, Metadata};
@@ -15,6 +14,7 @@ use tripline_core::protocol::{CommitId, TaskId};
 
 type States = BTreeMap<Rc<str>, Rc<[u8]>>;
 type Commits = BTreeMap<TaskId, Vec<(Marker, u64)>>;
+type Outputs = BTreeMap<(i32, String), Vec<Output>>;
 type Checked = Result<(), String>;
 
 /// The committed states of a task up to the marker of a commit; `None` if there is none.
@@ -67,7 +67,7 @@ pub fn starts_from_its_commit(shared: &Shared, task: TaskId, ready: &Ready, proc
 
 /// Everything else, once nothing moves any more.
 pub fn hold(world: &World) -> Checked {
-    let mut decisions = BTreeMap::<String, Vec<Decision>>::new();
+    let mut outputs = Outputs::new();
     let mut dead_letters = BTreeMap::new();
     let mut records = BTreeMap::new();
     let mut outcomes = Counted::default();
@@ -76,14 +76,13 @@ pub fn hold(world: &World) -> Checked {
         let log = || world.kafka.log(topic, partition).committed();
         let expected = if task.topic == 0 { expected(world.is_routed, task, log()) } else { expected_of_router(log()) };
         count(&expected, task, &mut outcomes);
-        for (entity, made) in expected.decisions {
-            decisions.entry(entity).or_default().extend(made);
-        }
+        // An entity is in one task only.
+        outputs.extend(expected.outputs);
         dead_letters.insert(format!("{}-{}", task.topic, partition), expected.dead_letters);
         records.insert(task, log().map(|(offset, _)| offset).collect::<Vec<_>>());
     }
     everything_is_processed(world, &records)?;
-    decisions_are_those_of_the_engine(world, decisions)?;
+    outputs_are_those_of_the_engine(world, &outputs)?;
     dead_letters_are_those_of_the_engine(world, dead_letters)?;
     let commits: Commits = tasks(world).map(|task| (task, commits(world, task))).collect();
     commits_have_no_gap_and_count_what_they_hold(world, &commits)?;
@@ -135,21 +134,24 @@ fn everything_is_processed(world: &World, records: &BTreeMap<TaskId, Vec<i64>>) 
 }
 
 /// Promises 2, 4 and 5. What is visible twice, or out of order, is not what the engine makes.
-fn decisions_are_those_of_the_engine(world: &World, expected: BTreeMap<String, Vec<Decision>>) -> Checked {
-    let mut found = BTreeMap::<&str, Vec<&Decision>>::new();
-    for (_, record) in world.kafka.log(Topic::Decisions, 0).committed() {
-        let Value::Decision(decision, _) = &record.value else { continue };
-        found.entry(&record.key).or_default().push(decision);
-    }
-    for (entity, want) in &expected {
-        let found = found.remove(entity.as_str()).unwrap_or_default();
-        if let Some(at) = (0..want.len().max(found.len())).find(|at| found.get(*at).copied() != want.get(*at)) {
-            let show = |decision: Option<&Decision>| decision.map(|d| (d.event_id.clone(), d.contributions.first().map(|c| c.why.clone())));
-            let (found, want) = (show(found.get(at).copied()), show(want.get(at)));
-            return Err(format!("promise 2: decision {at} about {entity} is {found:?}, the engine makes {want:?}"));
+fn outputs_are_those_of_the_engine(world: &World, expected: &Outputs) -> Checked {
+    let mut found = BTreeMap::<(i32, &str), Vec<&Output>>::new();
+    for kind in 0..3 {
+        for (_, record) in world.kafka.log(Topic::Outputs, kind).committed() {
+            if let Value::Output(output, _) = &record.value {
+                found.entry((kind, &record.key)).or_default().push(output);
+            }
         }
     }
-    found.keys().next().map_or(Ok(()), |entity| Err(format!("promise 2: decisions about {entity}, the engine makes none")))
+    for ((kind, entity), want) in expected {
+        let found = found.remove(&(*kind, entity.as_str())).unwrap_or_default();
+        if let Some(at) = (0..want.len().max(found.len())).find(|at| found.get(*at).copied() != want.get(*at)) {
+            let show = |output: Option<&Output>| output.map_or("nothing".into(), Output::brief);
+            let (found, want) = (show(found.get(at).copied()), show(want.get(at)));
+            return Err(format!("promise 2: output {at} about {entity} is {found}, the engine makes {want}"));
+        }
+    }
+    found.keys().next().map_or(Ok(()), |(_, entity)| Err(format!("promise 2: outputs about {entity}, the engine makes none")))
 }
 
 /// Promise 7.
@@ -167,8 +169,8 @@ fn dead_letters_are_those_of_the_engine(world: &World, expected: BTreeMap<String
 /// has, and the group's offset is that of the last.
 fn commits_have_no_gap_and_count_what_they_hold(world: &World, commits: &Commits) -> Checked {
     let mut decisions = BTreeMap::<&str, u64>::new();
-    for (_, record) in world.kafka.log(Topic::Decisions, 0).committed() {
-        if let Value::Decision(_, commit) = &record.value {
+    for (_, record) in world.kafka.log(Topic::Outputs, 0).committed() {
+        if let Value::Output(_, commit) = &record.value {
             *decisions.entry(commit).or_default() += 1;
         }
     }

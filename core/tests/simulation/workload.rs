@@ -8,6 +8,7 @@ use serde_json::Map;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
+use tripline_core::alert::Alert;
 use tripline_core::decision::Decision;
 use tripline_core::engine::{Emit, Engine, Made, Outcome};
 use tripline_core::entity::Entity;
@@ -17,6 +18,7 @@ use tripline_core::observation::{Observation, Position};
 use tripline_core::protocol::TaskId;
 use tripline_core::rejection::{Reason, Rejection};
 use tripline_core::rule::load::{SourceFile, load};
+use tripline_core::standing::StandingChange;
 use tripline_core::state::ActorState;
 use tripline_core::stream_time::{self, reached_by};
 
@@ -73,8 +75,8 @@ fn input(number: usize, choices: &mut Choices, is_routed: bool, clock_ms: &mut i
     let kind = choices.pick(About::Workload, 32);
     // A source that lags another by more than a day may find its states deleted (a limit that ARCHITECTURE.md names): with
     // several sources no day is skipped.
-    let skips = !is_routed && matches!(kind, 9 | 11);
-    *clock_ms += [500, 1_500, 4_000, 25_000][choices.pick(About::Workload, 4)] + if skips { 2 * DAY_MS } else { 0 };
+    let skips = !is_routed && matches!(kind, 9 | 11 | 12);
+    *clock_ms += [500, 1_500, 4_000, 25_000][choices.pick(About::Workload, 4)] + if skips { 40 * DAY_MS } else { 0 };
     let clock_ms = *clock_ms;
     let (id, at_ms, event_type) = match kind {
         1 => (number.saturating_sub(2), clock_ms, "http_request"),
@@ -138,8 +140,8 @@ pub fn panics_on(observation: &Observation<'_>) -> bool {
 /// What has to come of one task's log.
 #[derive(Debug, Default)]
 pub struct Expected {
-    /// Per entity, in order.
-    pub decisions: BTreeMap<String, Vec<Decision>>,
+    /// Per kind and entity, in order.
+    pub outputs: BTreeMap<(i32, String), Vec<Output>>,
     /// Offset and reason of each dead letter, in order.
     pub dead_letters: Vec<(i64, &'static str)>,
     /// Offset and outcome of each other record.
@@ -172,8 +174,8 @@ pub fn expected<'r>(is_routed: bool, task: TaskId, records: impl Iterator<Item =
                 }
             }
         }
-        for decision in made.decisions {
-            expected.decisions.entry(key_of(&decision)).or_default().push(decision);
+        for output in Output::all(made) {
+            expected.outputs.entry((output.kind(), output.key())).or_default().push(output);
         }
     }
     expected
@@ -188,14 +190,55 @@ fn fire(engine: &Engine, until_ms: i64, states: &mut BTreeMap<String, ActorState
     }
 }
 
-/// The key under which a decision is produced: whom it is about.
-pub fn key_of(decision: &Decision) -> String {
-    let mut key = String::new();
-    decision.entity.write_key(&mut key);
-    key
+/// What is made known about an entity.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    Decision(Box<Decision>),
+    Alert(Box<Alert>),
+    Standing(StandingChange),
 }
 
-/// A decision's record.
-pub fn decision_record(decision: Decision, commit: &Rc<str>, timestamp_ms: i64) -> Record {
-    Record { key: key_of(&decision).into(), value: Value::Decision(Rc::new(decision), commit.clone()), timestamp_ms }
+impl Output {
+    /// Everything that was made, in the order in which it is produced.
+    pub fn all(made: Made) -> impl Iterator<Item = Output> {
+        let decisions = made.decisions.into_iter().map(|decision| Output::Decision(decision.into()));
+        let alerts = made.alerts.into_iter().map(|alert| Output::Alert(alert.into()));
+        decisions.chain(alerts).chain(made.standings.into_iter().map(Output::Standing))
+    }
+
+    /// The partition of its kind.
+    pub fn kind(&self) -> i32 {
+        match self {
+            Output::Decision(_) => 0,
+            Output::Alert(_) => 1,
+            Output::Standing(_) => 2,
+        }
+    }
+
+    /// Whom it is about.
+    pub fn key(&self) -> String {
+        let mut key = String::new();
+        match self {
+            Output::Decision(decision) => decision.entity.write_key(&mut key),
+            Output::Alert(alert) => alert.entity.write_key(&mut key),
+            Output::Standing(change) => change.entity.write_key(&mut key),
+        }
+        key
+    }
+
+    /// What tells it from its neighbours, to be read by people.
+    pub fn brief(&self) -> String {
+        match self {
+            Output::Decision(d) => {
+                format!("a decision on {}: {}", d.event_id, d.contributions.iter().map(|c| c.why.as_str()).collect::<Vec<_>>().join(", "))
+            }
+            Output::Alert(a) => format!("alert {} at {} with {} decisions", a.state.name(), a.at, a.decisions),
+            Output::Standing(s) => format!("standing at {}: {:?}", s.at_ms, s.standing.as_ref().map(|s| s.risk_score)),
+        }
+    }
+
+    /// Its record.
+    pub fn into_record(self, commit: &Rc<str>, timestamp_ms: i64) -> Record {
+        Record { key: self.key().into(), value: Value::Output(Rc::new(self), commit.clone()), timestamp_ms }
+    }
 }

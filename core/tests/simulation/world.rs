@@ -29,6 +29,8 @@ pub enum Bug {
     LateRequestsTrusted,
     /// A restore halts for a commit that another owner made while it read.
     HaltBelieved,
+    /// An abort leaves the time by which states are deleted where the aborted records had brought it.
+    InputTimeKeptAfterAbort,
 }
 
 /// How often what goes wrong, in 256 cases. Each schedule draws its own mixture: rare things meet only where others are absent.
@@ -197,7 +199,7 @@ impl Shared {
         let routers = if is_routed { ROUTERS } else { 0 };
         let partitions = (0..PARTITIONS)
             .flat_map(|p| [(Topic::Keyed, p), (Topic::Changelog, p)])
-            .chain([(Topic::Decisions, 0), (Topic::DeadLetters, 0)])
+            .chain([(Topic::Outputs, 0), (Topic::Outputs, 1), (Topic::Outputs, 2), (Topic::DeadLetters, 0)])
             .chain((0..routers).map(|p| (Topic::Requests, p)));
         let tasks = (0..PARTITIONS).map(|partition| TaskId { topic: 0, partition });
         let tasks = tasks.chain((0..routers).map(|partition| TaskId { topic: 1, partition })).collect();

@@ -1,7 +1,6 @@
 //! As `src/stream/lane/effects.rs`: doing what the protocol asks for.
 
 use super::*;
-use crate::choices::About;
 use crate::client::committed_offset;
 use crate::kafka::group::CommittedOffset;
 use tripline_core::protocol::start::{LAYOUT, Metadata};
@@ -51,9 +50,9 @@ impl Driver {
                     None
                 }
                 Effect::Drop(id) => {
-                    let keeps = self.shared.world().bug == Some(Bug::CacheKeptAfterAbort);
+                    let bug = self.shared.world().bug;
                     if let Some(task) = self.tasks.get_mut(&id) {
-                        task.forget(keeps);
+                        task.forget(bug);
                     }
                     None
                 }

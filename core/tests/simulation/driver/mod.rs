@@ -10,11 +10,12 @@ pub mod restore;
 mod states;
 mod task;
 
+use crate::choices::About;
 use crate::client::{Consumer, Polled, Producer};
 use crate::kafka::Topic;
 use crate::kafka::group::News;
 use crate::kafka::log::{Record, Value};
-use crate::workload::{decision_record, engine, observe, panics_on, position};
+use crate::workload::{Output, engine, observe, panics_on, position};
 use crate::world::{Bug, Counted, Seen, Shared, name, pause};
 use restore::{Desk, Request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,6 +31,9 @@ use tripline_core::stream_time::{self, reached_by};
 
 /// Records of one transaction, and hints looked at in it: small, so that floods are split.
 const MAX_RECORDS: usize = 6;
+
+/// In how many of 256 cases expired states are looked for.
+const SWEEPS: u8 = 48;
 
 /// Why a record could not be finished now.
 enum Trouble {
@@ -195,11 +199,12 @@ impl Driver {
     }
 
     async fn hand_out(&mut self, id: TaskId, made: Made, timestamp_ms: i64) -> Result<(), Trouble> {
-        for decision in made.decisions {
+        for output in Output::all(made) {
             let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
-            task.decisions += 1;
-            let record = decision_record(decision, &task.commit, timestamp_ms);
-            self.send((Topic::Decisions, 0), record).await?;
+            let kind = output.kind();
+            task.decisions += u64::from(kind == 0);
+            let record = output.into_record(&task.commit, timestamp_ms);
+            self.send((Topic::Outputs, kind), record).await?;
         }
         Ok(())
     }
@@ -296,7 +301,10 @@ impl Driver {
         match &mut self.patience {
             Some(0) => self.seal().await,
             Some(left) => *left -= 1,
-            None => self.between_transactions().await,
+            None => {}
+        }
+        if self.patience.is_none() {
+            self.between_transactions().await;
         }
         self.check_bounds();
     }
@@ -305,11 +313,11 @@ impl Driver {
         let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
         for id in ids {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
-            if id.topic == 0 && task.has_committed_since_sweep {
-                task.has_committed_since_sweep = false;
-                let world = self.shared.world();
+            let mut world = self.shared.world();
+            if id.topic == 0 && world.choices.strikes(About::Process, SWEEPS) {
                 task.states.sweep(&world.disks[self.number][&id.partition], task.input_time_ms.saturating_sub(DELETE_GRACE_MS));
             }
+            drop(world);
             if task.is_write_due() {
                 pause().await;
                 self.write(id);

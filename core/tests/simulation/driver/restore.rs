@@ -2,7 +2,6 @@
 
 use super::states::States;
 use super::*;
-use crate::choices::About;
 use crate::client::committed_offset;
 use crate::disk::Store;
 use crate::kafka::group::CommittedOffset;

@@ -3,7 +3,6 @@
 use super::restore::{Ready, marker_key};
 use super::states::States;
 use super::*;
-use crate::choices::About;
 use crate::disk::Store;
 use tripline_core::protocol::Committed;
 use tripline_core::protocol::start::{LAYOUT, Local, Marker};
@@ -17,13 +16,13 @@ pub struct Task {
     pub is_touched: bool,
     pub stream_time_ms: i64,
     pub input_time_ms: i64,
-    committed_time_ms: i64,
+    /// Both as of the last commit: an aborted transaction has heard of nothing.
+    committed_time_ms: (i64, i64),
     pub marker_offset: i64,
     pub commit: Rc<str>,
     pub decisions: u64,
     pub seek: Option<i64>,
     pub is_paused: bool,
-    pub has_committed_since_sweep: bool,
     local: Option<Local>,
     /// Commits until the store is written.
     write_in: usize,
@@ -38,13 +37,12 @@ impl Task {
             is_touched: false,
             stream_time_ms: ready.stream_time_ms,
             input_time_ms: 0,
-            committed_time_ms: ready.stream_time_ms,
+            committed_time_ms: (ready.stream_time_ms, 0),
             marker_offset: ready.marker_offset,
             commit: "".into(),
             decisions: 0,
             seek: None,
             is_paused: true,
-            has_committed_since_sweep: false,
             local: None,
             write_in: 0,
         }
@@ -55,14 +53,17 @@ impl Task {
         self.seek = Some(offset);
     }
 
-    pub(super) fn forget(&mut self, keeps_the_cache: bool) {
-        if keeps_the_cache {
+    pub(super) fn forget(&mut self, bug: Option<Bug>) {
+        if bug == Some(Bug::CacheKeptAfterAbort) {
             self.states.abort_and_keep_the_cache()
         } else {
             self.states.abort()
         }
         (self.is_touched, self.decisions) = (false, 0);
-        self.stream_time_ms = self.committed_time_ms;
+        self.stream_time_ms = self.committed_time_ms.0;
+        if bug != Some(Bug::InputTimeKeptAfterAbort) {
+            self.input_time_ms = self.committed_time_ms.1;
+        }
     }
 
     pub(super) fn is_write_due(&self) -> bool {
@@ -119,8 +120,7 @@ impl Task {
         }
         self.next = committed.next_offset;
         (self.is_touched, self.decisions) = (false, 0);
-        self.committed_time_ms = self.stream_time_ms;
-        self.has_committed_since_sweep = true;
+        self.committed_time_ms = (self.stream_time_ms, self.input_time_ms);
     }
 
     pub(super) fn write(&mut self, store: &mut Store) {

@@ -1,16 +1,16 @@
 //! One partition: records and control markers, what is open in it, and what a read_committed reader sees.
 
+use crate::workload::Output;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use tripline_core::decision::Decision;
 
-/// Bytes of a record. Decisions are not serialised: their JSON is not what is under test here.
+/// Bytes of a record. Outputs are not serialised: their JSON is not what is under test here.
 #[derive(Debug, Clone)]
 pub enum Value {
     /// An input, an observation, a state, a marker.
     Bytes(Rc<[u8]>),
-    /// A decision, and the auditor's header with it.
-    Decision(Rc<Decision>, Rc<str>),
+    /// A decision, an alert or a standing, and the auditor's header with it.
+    Output(Rc<Output>, Rc<str>),
     /// A dead letter: the offset of the record and the reason's name.
     DeadLetter(i64, &'static str),
     /// A deletion.
@@ -102,16 +102,19 @@ impl Log {
 
     /// The first committed record at or after an offset and below the last stable one.
     pub fn next(&self, from: i64) -> Option<(i64, &Record)> {
-        self.visible(from).find(|(_, _, is_compacted)| !is_compacted).map(|(offset, record, _)| (offset, record))
+        self.committed_between(from, self.last_stable_offset())
+            .find(|(_, _, is_compacted)| !is_compacted)
+            .map(|(offset, record, _)| (offset, record))
     }
 
-    /// Every committed record, compacted ones included: what the checks judge by.
+    /// Every committed record, those that were compacted or that something open hides from readers included: what the checks
+    /// judge by.
     pub fn committed(&self) -> impl Iterator<Item = (i64, &Record)> {
-        self.visible(0).map(|(offset, record, _)| (offset, record))
+        self.committed_between(0, self.high_watermark()).map(|(offset, record, _)| (offset, record))
     }
 
-    fn visible(&self, from: i64) -> impl Iterator<Item = (i64, &Record, bool)> {
-        let to = self.last_stable_offset() as usize;
+    fn committed_between(&self, from: i64, to: i64) -> impl Iterator<Item = (i64, &Record, bool)> {
+        let to = to as usize;
         let from = (from.max(0) as usize).min(to);
         let committed = move |(at, entry): (usize, &'_ Entry)| (entry.fate == Fate::Committed).then_some(from + at);
         let record = |at: usize| Some((at as i64, self.entries[at].record.as_ref()?, self.entries[at].is_compacted));

@@ -19,7 +19,8 @@ pub enum Topic {
     /// What the tasks read; in routed mode the observations.
     Keyed,
     Changelog,
-    Decisions,
+    /// Decisions, alerts and standings; here each has a partition and not a topic of its own.
+    Outputs,
     DeadLetters,
 }
 
