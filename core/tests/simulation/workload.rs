@@ -25,7 +25,7 @@ use tripline_core::stream_time::{self, reached_by};
 const START_MS: i64 = 1_760_000_000_000;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
-const USERS: usize = 4;
+const USERS: usize = 6;
 /// Records that one schedule has, at least and at most.
 const RECORDS: (usize, usize) = (10, 40);
 

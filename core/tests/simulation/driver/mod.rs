@@ -33,7 +33,7 @@ use tripline_core::stream_time::{self, reached_by};
 const MAX_RECORDS: usize = 6;
 
 /// In how many of 256 cases expired states are looked for.
-const SWEEPS: u8 = 48;
+const SWEEPS: u8 = 128;
 
 /// Why a record could not be finished now.
 enum Trouble {

@@ -104,7 +104,7 @@ impl Task {
         if id.topic == 0 {
             self.states.commit();
             if self.local.is_none() {
-                self.write_in = [1, 2, 4, 8][shared.world().choices.pick(About::Process, 4)];
+                self.write_in = [1, 2, 1, 4][shared.world().choices.pick(About::Process, 4)];
             }
             self.write_in = self.write_in.saturating_sub(1);
             self.local = Some(Local {
