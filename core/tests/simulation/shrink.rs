@@ -34,31 +34,59 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.violation)?;
         writeln!(f, "seed {}, found after {} schedules; {} deliberate choices are left of it:", self.seed, self.tries, self.deliberate())?;
-        self.trace.iter().try_for_each(|step| writeln!(f, "  {step}"))?;
-        write!(f, "again: TRIPLINE_SEED={} TRIPLINE_SCHEDULES=1 cargo test -p tripline-core --test simulation", self.seed)
+        self.trace.iter().try_for_each(|step| writeln!(f, "  {step}"))
     }
 }
 
-/// Runs schedules with seeds from `first` on, until one breaks a promise; that one is shrunk.
+/// Schedules that every core runs before the results are put together.
+const BLOCK: u64 = 128;
+
+/// Runs schedules with seeds from `first` on, until one breaks a promise; that one is shrunk. Whatever the number of cores, it
+/// is the one with the lowest seed.
 pub fn search(first: u64, schedules: u64, bug: Option<Bug>) -> Result<Sights, Box<Found>> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let mut sights = Sights::new();
-    for tries in 0..schedules {
-        let seed = first.wrapping_add(tries);
-        let report = catch_unwind(AssertUnwindSafe(|| schedule::run(Choices::drawn(seed), bug, false)));
-        let Ok(report) = report else {
-            let violation = "a panic, see above".to_owned();
-            return Err(Box::new(Found { seed, tries: tries + 1, violation, choices: Made::default(), trace: Vec::new() }));
+    for from in (0..schedules).step_by((cores * BLOCK) as usize) {
+        let to = schedules.min(from + cores * BLOCK);
+        let share = |core: u64| (from + core..to).step_by(cores as usize).map(move |nth| (nth, first.wrapping_add(nth)));
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..cores).map(|core| scope.spawn(move || run_all(share(core), bug))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("panics are caught where they happen")).collect()
+        });
+        for (seen, count) in results.iter().flat_map(|(sights, _)| sights) {
+            *sights.entry(*seen).or_default() += count;
+        }
+        if let Some((nth, choices)) = results.into_iter().filter_map(|(_, broken)| broken).min() {
+            return Err(Box::new(explain(first.wrapping_add(nth), nth + 1, choices, bug)));
+        }
+    }
+    Ok(sights)
+}
+
+/// Runs schedules until one breaks a promise: its number, and its choices if it did not panic.
+fn run_all(seeds: impl Iterator<Item = (u64, u64)>, bug: Option<Bug>) -> (Sights, Option<(u64, Option<Made>)>) {
+    let mut sights = Sights::new();
+    for (nth, seed) in seeds {
+        let Ok(report) = catch_unwind(AssertUnwindSafe(|| schedule::run(Choices::drawn(seed), bug, false))) else {
+            return (sights, Some((nth, None)));
         };
         for (seen, count) in &report.sights {
             *sights.entry(*seen).or_default() += count;
         }
         if report.violation.is_some() {
-            let Report { violation, choices, trace, .. } = schedule::run(Choices::again(&shrink(report.choices, bug)), bug, true);
-            let violation = violation.unwrap_or_else(|| "the schedule is not a function of its choices".into());
-            return Err(Box::new(Found { seed, tries: tries + 1, violation, choices, trace }));
+            return (sights, Some((nth, Some(report.choices))));
         }
     }
-    Ok(sights)
+    (sights, None)
+}
+
+fn explain(seed: u64, tries: u64, choices: Option<Made>, bug: Option<Bug>) -> Found {
+    let Some(choices) = choices else {
+        return Found { seed, tries, violation: "a panic, see above".into(), choices: Made::default(), trace: Vec::new() };
+    };
+    let Report { violation, choices, trace, .. } = schedule::run(Choices::again(&shrink(choices, bug)), bug, true);
+    let violation = violation.unwrap_or_else(|| "the schedule is not a function of its choices".into());
+    Found { seed, tries, violation, choices, trace }
 }
 
 /// Choices that are not the calm one.

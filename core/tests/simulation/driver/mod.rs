@@ -312,17 +312,20 @@ impl Driver {
     async fn between_transactions(&mut self) {
         let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
         for id in ids {
-            let Some(task) = self.tasks.get_mut(&id) else { continue };
-            let mut world = self.shared.world();
-            if id.topic == 0 && world.choices.strikes(About::Process, SWEEPS) {
-                task.states.sweep(&world.disks[self.number][&id.partition], task.input_time_ms.saturating_sub(DELETE_GRACE_MS));
-            }
-            drop(world);
-            if task.is_write_due() {
+            self.sweep(id);
+            if self.tasks.get(&id).is_some_and(Task::is_write_due) {
                 pause().await;
                 self.write(id);
                 pause().await;
             }
+        }
+    }
+
+    fn sweep(&mut self, id: TaskId) {
+        let world = &mut *self.shared.world();
+        let Some(task) = self.tasks.get_mut(&id).filter(|_| id.topic == 0) else { return };
+        if world.choices.strikes(About::Process, SWEEPS) {
+            task.states.sweep(&world.disks[self.number][&id.partition], task.input_time_ms.saturating_sub(DELETE_GRACE_MS));
         }
     }
 

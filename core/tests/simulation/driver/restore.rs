@@ -90,7 +90,7 @@ impl Restore<'_> {
     async fn run(&self, desk: &Desk) -> Result<Ready, Halt> {
         loop {
             let found = committed_offset(self.shared, self.task).await;
-            let ready = self.from_offset(desk, found.clone()).await;
+            let ready = self.prepare(desk, found.clone()).await;
             let believes = ready.is_ok() || self.shared.world().bug == Some(Bug::HaltBelieved);
             if believes || committed_offset(self.shared, self.task).await == found {
                 return ready;
@@ -99,7 +99,7 @@ impl Restore<'_> {
         }
     }
 
-    async fn from_offset(&self, desk: &Desk, found: Option<CommittedOffset>) -> Result<Ready, Halt> {
+    async fn prepare(&self, desk: &Desk, found: Option<CommittedOffset>) -> Result<Ready, Halt> {
         let metadata = found.as_ref().and_then(|found| Metadata::parse(&found.metadata));
         if self.task.topic > 0 {
             return self.router(found, metadata).await;
