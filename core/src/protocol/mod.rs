@@ -16,7 +16,7 @@
 //!     └───────────── InDoubt ◀─────────────────┘   rebuild the producer, read the metadata, decide per task
 //! ```
 //!
-//! Invariants, checked by the simulation in `tests/protocol.rs`: a task processes only from a committed position whose
+//! Invariants, checked by the simulation in `tests/simulation`: a task processes only from a committed position whose
 //! `commit_id` it knows (promise 3); no transaction begins while the outcome of the one before is unknown; a task that was
 //! lost never applies.
 
