@@ -164,6 +164,7 @@ pub struct Schedule {
     order: Vec<Fault>,
     drawn: usize,
     points: usize,
+    only: Option<&'static str>,
 }
 
 impl Schedule {
@@ -182,8 +183,13 @@ impl Schedule {
         Schedule { order: faults.to_vec(), ..Schedule::weighted(seed, Vec::new()) }
     }
 
+    /// With fail points at this point alone, in the words of [`POINTS`].
+    pub fn at_point(self, point: &'static str) -> Schedule {
+        Schedule { only: Some(point), ..self }
+    }
+
     fn weighted(seed: u64, weights: Vec<(Fault, u64)>) -> Schedule {
-        Schedule { choices: Choices::new(seed), weights, order: Vec::new(), drawn: 0, points: 0 }
+        Schedule { choices: Choices::new(seed), weights, order: Vec::new(), drawn: 0, points: 0, only: None }
     }
 
     fn fault(&mut self) -> Option<Fault> {
@@ -202,7 +208,7 @@ impl Schedule {
 
     /// The points in turn, so that a short run reaches them all; what happens there and when is drawn.
     fn point(&mut self) -> String {
-        let point = POINTS[self.points % POINTS.len()];
+        let point = self.only.unwrap_or(POINTS[self.points % POINTS.len()]);
         self.points += 1;
         // What fails is tried again; a panic is a fault of its own, for it changes what has to come out.
         let may_abort = ["after_begin", "before_seal", "after_changelog", "after_drain", "after_send_offsets"].contains(&point);

@@ -10,7 +10,7 @@ use tripline_testkit::Kafka;
 use tripline_testkit::faults::fleet::MOST_WORKERS;
 use tripline_testkit::faults::report::Report;
 use tripline_testkit::faults::round::{self, Plan, Stage};
-use tripline_testkit::faults::schedule::{Fault, Schedule};
+use tripline_testkit::faults::schedule::{Fault, POINTS, Schedule};
 
 /// Runs faults against the tripline workers and compares what a consumer sees with the pure engine.
 #[derive(Debug, Parser)]
@@ -27,6 +27,9 @@ struct Args {
     /// One kind of fault again and again; `list` names them
     #[arg(long, value_name = "NAME")]
     scenario: Option<String>,
+    /// With --scenario fail-point: this point alone
+    #[arg(long, value_name = "POINT", requires = "scenario", value_parser = POINTS)]
+    point: Option<String>,
     /// How often, with --scenario
     #[arg(long, default_value_t = 10)]
     times: u64,
@@ -85,7 +88,10 @@ fn plan(args: &Args) -> Result<Run> {
     };
     if let Some(name) = &args.scenario {
         let Some(fault) = Fault::named(name) else { anyhow::bail!("there is no scenario {name}: --scenario list names them") };
-        return Ok(run(Schedule::mixed(seed, &[fault]), args.times, None, 2, fault.is_on_the_wire()));
+        let point = POINTS.into_iter().find(|known| args.point.as_deref() == Some(*known));
+        let schedule = Schedule::mixed(seed, &[fault]);
+        let schedule = if let Some(point) = point { schedule.at_point(point) } else { schedule };
+        return Ok(run(schedule, args.times, None, 2, fault.is_on_the_wire()));
     }
     if let Some(minutes) = args.minutes {
         return Ok(run(Schedule::mixed(seed, &Fault::ALL), u64::MAX, Some(minutes), 2, true));
