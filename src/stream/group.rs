@@ -6,9 +6,11 @@ use crate::config::Config;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tracing::warn;
 use tripline_core::protocol::start::{Halt, Metadata};
+use tripline_core::tick::Layout;
 
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -97,6 +99,27 @@ fn look<C: ConsumerContext>(client: &BaseConsumer<C>, partitions: &[(&str, i32)]
         })
     };
     partitions.iter().map(of).collect()
+}
+
+/// An input topic when a process started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input {
+    /// Its partitions.
+    pub partitions: i32,
+    /// The group had an offset for one of them: it was not the group's first start.
+    pub was_read: bool,
+}
+
+/// For the start of a worker, before it joins: whether the group has read these topics before. What cannot be read counts as
+/// read: reading too much is better than skipping.
+pub fn inputs(config: &Config, topics: &Layout) -> BTreeMap<String, Input> {
+    let client = changelog::client(&client::base(config), &config.app.id, Isolation::Uncommitted, changelog::FEW);
+    let was_read = |topic: &str, count: i32| {
+        let partitions: Vec<(&str, i32)> = (0..count).map(|partition| (topic, partition)).collect();
+        let found = client.as_ref().map_err(Clone::clone).and_then(|client| look(client, &partitions, TIMEOUT));
+        found.map_or(true, |found| found.iter().any(|found| *found != Found::Nothing))
+    };
+    topics.iter().map(|(topic, count)| (topic.clone(), Input { partitions: *count, was_read: was_read(topic, *count) })).collect()
 }
 
 /// For the start of a worker, before it joins: whether the tasks' states were written for another number of partitions. A task

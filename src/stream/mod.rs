@@ -64,6 +64,8 @@ pub struct Shared {
     pub partitions: i32,
     /// Partitions of the topics that lanes write by key: decisions, alerts, dead letters, late, and the keyed topic itself.
     pub output_partitions: std::collections::BTreeMap<String, i32>,
+    /// The input topics when the process started.
+    pub inputs_at_start: std::collections::BTreeMap<String, group::Input>,
     /// Partitions of the input topics, looked at now and then while a rule needs time: what ticks tell.
     pub layout: Mutex<Layout>,
     /// The changelog's name.

@@ -228,6 +228,7 @@ fn prepare(
         inputs,
         partitions: found.tasks,
         output_partitions,
+        inputs_at_start: group::inputs(&config, &found.inputs),
         layout: Mutex::new(found.inputs),
         changelog: config.changelog_topic(),
         live,

@@ -198,15 +198,17 @@ impl Driver {
         }
         warn!(lane = self.number, tasks = ids.len(), "rebuilding the producer and looking up what is committed");
         self.shared.health.waiting(&name(self.number), "looking up the outcome of a transaction");
+        // Nobody knows: what the transaction changed must not stay, least of all when the process stops now.
+        let unreadable = || ids.iter().map(|id| (*id, Found::Unreadable)).collect();
         self.producer = None;
         match connect_producer(&self.shared, &self.transactional_id) {
             Ok(producer) => self.producer = Some(producer),
             Err(source) => {
                 self.give_up(LaneError::Client { what: "producer", source });
-                return Vec::new();
+                return unreadable();
             }
         }
-        let Some(consumer) = consumer else { return Vec::new() };
+        let Some(consumer) = consumer else { return unreadable() };
         if let Ok(outcomes) = self.outcomes(consumer, ids, Duration::from_secs(2)) {
             return outcomes;
         }

@@ -219,22 +219,14 @@ impl Job<'_> {
         let (low, high) = self.high_watermark(self.topic(), self.task.partition)?;
         // Observations are our own: none may be skipped, whatever the input's start is.
         let is_ours = self.task.topic == 0 && self.shared.is_routed();
-        let from_low = is_ours || self.shared.config.input.start == Start::Earliest || self.was_added()?;
+        let from_low = is_ours || self.shared.config.input.start == Start::Earliest || self.was_added();
         Ok(if from_low { low } else { high })
     }
 
     /// Whether the partition was added to a topic that the group reads already: `input.start` is about the group's first
     /// start, and what was written before the group heard of the partition must not be skipped.
-    fn was_added(&self) -> Result<bool, RestoreError> {
-        if self.task.partition == 0 {
-            return Ok(false);
-        }
-        let mut list = TopicPartitionList::new();
-        list.add_partition_range(self.topic(), 0, self.task.partition - 1);
-        let found = self.clients.ends.committed_offsets(list, Duration::from_secs(5)).map_err(|e| self.kafka(e))?;
-        let is_read = |partition| found.find_partition(self.topic(), partition).is_some_and(|e| matches!(e.offset(), Offset::Offset(_)));
-        // Partitions are numbered as they are added: one before it that is read is older.
-        Ok((0..self.task.partition).any(is_read))
+    fn was_added(&self) -> bool {
+        self.shared.inputs_at_start.get(self.topic()).is_some_and(|then| then.was_read || self.task.partition >= then.partitions)
     }
 
     fn router(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {

@@ -95,6 +95,7 @@ impl Task {
             flags: String::new(),
             states: count,
             decisions: self.decisions,
+            work: None,
         };
         let value = Value::Bytes(serde_json::to_vec(&marker).map_err(|_| Failure::Abortable)?.into());
         producer.send(at, Record { key: marker_key(id).into(), value, timestamp_ms }, tag).await
