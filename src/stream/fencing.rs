@@ -79,7 +79,7 @@ impl Known {
 }
 
 /// The broker makes a static member's id from its `group.instance.id`, a dash and a UUID.
-fn is_member_id_of(member: &str, owner: &str) -> bool {
+pub fn is_member_id_of(member: &str, owner: &str) -> bool {
     const UUID: usize = 36;
     member.strip_prefix(owner).is_some_and(|rest| rest.starts_with('-') && rest.len() == 1 + UUID)
 }

@@ -111,7 +111,9 @@ impl Driver {
                             if !error.is_refusal() {
                                 warn!(lane = self.number, %error, "restore is tried again");
                             }
-                            if self.restores.get(&id).is_some_and(|restoring| restoring.is_spoiled) {
+                            // Otherwise it is set aside already, and what was rebuilt is good.
+                            let is_untouched = matches!(error, RestoreError::Held(_));
+                            if is_untouched && self.restores.get(&id).is_some_and(|restoring| restoring.is_spoiled) {
                                 self.spoiled.insert(id);
                             }
                             self.wanted.push_back(id);

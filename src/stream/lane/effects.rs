@@ -172,6 +172,7 @@ impl Driver {
     pub(super) fn close(&mut self, id: TaskId) {
         self.wanted.retain(|wanted| *wanted != id);
         self.call_off(id);
+        self.spoiled.remove(&id);
         self.suspects.retain(|(task, _), _| *task != id);
         if let Some(mut task) = self.tasks.remove(&id) {
             if let Err(error) = task.write() {
