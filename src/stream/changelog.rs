@@ -71,18 +71,32 @@ pub enum ReadError<E> {
     Shown(E),
 }
 
-/// Shows the committed records of a span as key, value and offset. `show` answers whether it has seen enough. `patience` is
-/// how long to wait while nothing comes: an open transaction ends or times out within it.
+/// A record of the changelog.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// Its key; empty when it is no text.
+    pub key: &'a str,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Its place.
+    pub offset: i64,
+    /// When the broker appended it, milliseconds; as far as the topic is `LogAppendTime`.
+    pub time_ms: i64,
+}
+
+/// Shows the committed records of a span. `show` answers whether it has seen enough. `patience` is how long to wait while
+/// nothing comes: an open transaction ends or times out within it.
 pub fn read<C: ConsumerContext, E>(
     consumer: &BaseConsumer<C>,
     span: Span<'_>,
     patience: Duration,
     is_stopping: impl Fn() -> bool,
-    mut show: impl FnMut(&str, Option<&[u8]>, i64) -> Result<bool, E>,
+    mut show: impl FnMut(&Entry<'_>) -> Result<bool, E>,
 ) -> Result<(), ReadError<E>> {
     read_records(consumer, span, patience, is_stopping, |record| {
         let key = record.key().and_then(|k| std::str::from_utf8(k).ok()).unwrap_or_default();
-        show(key, record.payload(), record.offset())
+        let time_ms = record.timestamp().to_millis().unwrap_or(0);
+        show(&Entry { key, value: record.payload(), offset: record.offset(), time_ms })
     })
 }
 

@@ -10,15 +10,14 @@ use super::Shared;
 use super::changelog::Quiet;
 use super::producer::LaneProducer;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 /// One owner is ended at most once in this time: its tasks come one by one, and a live one must not be fenced again and again.
 const ONCE_IN: Duration = Duration::from_secs(60);
-/// How long the group's members, once listed, are believed.
+/// How long the group's members, once listed, are believed; and how long a list that nobody got is not asked for again.
 const MEMBERS_FOR: Duration = Duration::from_secs(1);
 
 /// The owners that were ended lately.
@@ -28,7 +27,8 @@ pub struct Fences(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     ended: BTreeMap<String, Instant>,
-    members: Option<(Instant, Vec<String>)>,
+    /// The ids of the group's members; `None` when they are not known.
+    members: Option<(Instant, Option<Vec<String>>)>,
 }
 
 impl Fences {
@@ -38,22 +38,16 @@ impl Fences {
         if !is_of_another_process(owner, &shared.config.app.id, &shared.identity) {
             return;
         }
-        // Held throughout: a second thread that wants the same owner ended waits until it is.
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        known.ended.retain(|_, at| now.duration_since(*at) < ONCE_IN);
-        if known.ended.contains_key(owner) {
+        let is_gone = self.members(shared, client).is_some_and(|members| {
+            let has = |instance: &str| members.iter().any(|member| is_member_id_of(member, instance));
+            // A list without ourselves is not the group's: a coordinator that has just taken over knows nobody yet.
+            is_listed(&members, &shared.config.app.id, &shared.identity) && !has(owner)
+        });
+        // Not held while Kafka is asked: a second thread that wants the same owner ended goes on, and waits for its records.
+        if !is_gone || !self.is_mine_to_end(owner) {
             return;
         }
-        match known.has(owner, shared, client) {
-            Ok(false) => {}
-            Ok(true) => return,
-            Err(error) => {
-                debug!(%error, "the group's members cannot be listed: the former owner's transaction may have to time out");
-                return;
-            }
-        }
-        known.ended.insert(owner.to_owned(), now);
+        let now = Instant::now();
         let (timeout, largest) = (shared.config.stream.transaction_timeout.0, shared.config.max_record_bytes());
         match LaneProducer::connect(&shared.base, owner, timeout, largest, super::changelog::FEW) {
             Ok(_) => {
@@ -65,17 +59,47 @@ impl Fences {
     }
 }
 
-impl Known {
-    /// Whether the group has a member with this transactional id, which is its `group.instance.id`, too.
-    fn has(&mut self, owner: &str, shared: &Shared, client: &BaseConsumer<Quiet>) -> KafkaResult<bool> {
-        if self.members.as_ref().is_none_or(|(at, _)| at.elapsed() > MEMBERS_FOR) {
-            let group = &shared.config.app.id;
-            let listed = client.fetch_group_list(Some(group), Duration::from_secs(5))?;
-            let members = listed.groups().iter().filter(|g| g.name() == group).flat_map(|g| g.members());
-            self.members = Some((Instant::now(), members.map(|m| m.id().to_owned()).collect()));
-        }
-        Ok(self.members.iter().flat_map(|(_, members)| members).any(|member| is_member_id_of(member, owner)))
+impl Fences {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether nobody has ended this owner lately; then it is for the caller to do.
+    fn is_mine_to_end(&self, owner: &str) -> bool {
+        let (mut known, now) = (self.known(), Instant::now());
+        known.ended.retain(|_, at| now.duration_since(*at) < ONCE_IN);
+        if known.ended.contains_key(owner) {
+            return false;
+        }
+        known.ended.insert(owner.to_owned(), now);
+        true
+    }
+
+    /// The ids of the group's members; a member's `group.instance.id` is its transactional id.
+    fn members(&self, shared: &Shared, client: &BaseConsumer<Quiet>) -> Option<Vec<String>> {
+        if let Some((at, members)) = &self.known().members
+            && at.elapsed() < MEMBERS_FOR
+        {
+            return members.clone();
+        }
+        let group = &shared.config.app.id;
+        let listed = client.fetch_group_list(Some(group), Duration::from_secs(5));
+        let listed = listed
+            .inspect_err(|error| debug!(%error, "the group's members cannot be listed: a former owner's transaction may have to time out"));
+        let members = listed.ok().map(|listed| {
+            let members = listed.groups().iter().filter(|g| g.name() == group).flat_map(|g| g.members());
+            members.map(|m| m.id().to_owned()).collect::<Vec<String>>()
+        });
+        self.known().members = Some((Instant::now(), members.clone()));
+        members
+    }
+}
+
+/// Whether a lane of this process is among the members.
+fn is_listed(members: &[String], app: &str, identity: &str) -> bool {
+    let lanes = format!("{app}-{identity}-");
+    let lane = |member: &String| member.strip_prefix(&lanes).and_then(|rest| rest.split_once('-')).map(|(lane, _)| lane.to_owned());
+    members.iter().any(|member| lane(member).is_some_and(|lane| is_member_id_of(member, &format!("{lanes}{lane}"))))
 }
 
 /// The broker makes a static member's id from its `group.instance.id`, a dash and a UUID.
@@ -108,5 +132,9 @@ mod tests {
         let member = "tripline-pod-2-0-01234567-89ab-cdef-0123-456789abcdef";
         assert!(is_member_id_of(member, "tripline-pod-2-0"));
         assert!(!is_member_id_of(member, "tripline-pod-2") && !is_member_id_of(member, "tripline-pod-2-01"));
+        let members = [member.to_owned()];
+        assert!(
+            is_listed(&members, "tripline", "pod-2") && !is_listed(&members, "tripline", "pod") && !is_listed(&[], "tripline", "pod-2")
+        );
     }
 }

@@ -10,6 +10,7 @@ use super::changelog::{self, Isolation, Quiet, ReadError, Span};
 use super::{Shared, unowned};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, PoisonError};
@@ -41,7 +42,7 @@ pub enum Answer {
     /// To [`Question::IsAtEnd`]: the question's number, the partition, and whether nothing is there; `false` also when nobody
     /// knows.
     IsAtEnd(u64, TaskId, bool),
-    /// To [`Question::Owners`]: nobody reads some partitions, twice in a row.
+    /// To [`Question::Owners`]: nobody reads some partitions, and that for longer than a hand-over lasts.
     Unowned,
 }
 
@@ -108,8 +109,8 @@ struct Probe {
     committed: BaseConsumer<Quiet>,
     ends: BaseConsumer<Quiet>,
     looked: Option<Instant>,
-    /// What nobody read at the last look.
-    unowned: Vec<(String, i32)>,
+    /// What nobody read at the last look, and since when.
+    unowned: BTreeMap<(String, i32), Instant>,
 }
 
 impl Probe {
@@ -120,7 +121,7 @@ impl Probe {
             committed: client(Isolation::Committed)?,
             ends: client(Isolation::Uncommitted)?,
             looked: None,
-            unowned: Vec::new(),
+            unowned: BTreeMap::new(),
         })
     }
 
@@ -144,7 +145,7 @@ impl Probe {
             span,
             PATIENCE,
             || self.shared.is_stopping(),
-            |_, _, _| {
+            |_| {
                 found = true;
                 Ok::<_, Infallible>(true)
             },
@@ -152,17 +153,22 @@ impl Probe {
         !found && read.inspect_err(|error: &ReadError<Infallible>| debug!(?error, "a look past the last record ended early")).is_ok()
     }
 
-    /// A partition between two owners has none for a moment; one that is without twice in a row has been forgotten.
+    /// A partition between two owners has none while the former one ends its transaction; one that is without for longer has
+    /// been forgotten.
     fn finds_unowned(&mut self, instance: &str) -> bool {
         let found = unowned::look(&self.shared, &self.ends, instance);
         let found = found.inspect_err(|error| debug!(%error, "the owners of partitions are not known")).unwrap_or_default();
-        let forgotten = found.iter().filter(|partition| self.unowned.contains(partition)).count();
-        if forgotten > 0 {
-            let (topic, partition) = &found[0];
-            warn!(partitions = forgotten, topic, partition, "partitions without an owner: the group is asked to distribute them");
-        }
-        self.unowned = if forgotten > 0 { Vec::new() } else { found };
-        forgotten > 0
+        let now = Instant::now();
+        let mut before = std::mem::take(&mut self.unowned);
+        let since = |partition| (before.remove(&partition).unwrap_or(now), partition);
+        self.unowned = found.into_iter().map(since).map(|(since, partition)| (partition, since)).collect();
+        let stream = &self.shared.config.stream;
+        let hand_over = stream.session_timeout.0 + stream.transaction_timeout.0;
+        let forgotten: Vec<_> = self.unowned.iter().filter(|(_, since)| now.duration_since(**since) >= hand_over).collect();
+        let Some(((topic, partition), _)) = forgotten.first() else { return false };
+        warn!(partitions = forgotten.len(), topic, partition, "partitions without an owner: the group is asked to distribute them");
+        self.unowned.clear();
+        true
     }
 
     fn look_at_layout(&mut self) {

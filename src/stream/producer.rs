@@ -272,7 +272,8 @@ impl LaneProducer {
     /// Why the open transaction has failed, if Kafka refused it. Not for a transaction that is well.
     ///
     /// What librdkafka remembers as the reason comes with the next call that it cannot allow: records that it purges say only
-    /// that they were purged. Beginning is such a call, and changes nothing in a transaction that has begun.
+    /// that they were purged. Beginning is such a call, and changes nothing in a transaction that has begun; where none has, the
+    /// abort that follows every failure ends the one it begins.
     pub fn refusal(&self) -> Option<RDKafkaErrorCode> {
         match self.inner.begin_transaction() {
             Err(KafkaError::Transaction(error)) => Some(error.code()).filter(|code| access::is_refusal_code(*code)),

@@ -12,18 +12,39 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Waits until no other lane has the partition's store open, then takes it. `false` if that took longer than `limit`.
-    pub fn take(&self, partition: i32, limit: Duration) -> bool {
+    /// Waits until no other lane has the partition's store open, then takes it. `None` if that took longer than `limit`.
+    pub fn take(&self, partition: i32, limit: Duration) -> Option<Held<'_>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.released.wait_timeout_while(open, limit, |open| open.contains(&partition));
         let (mut open, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        open.insert(partition)
+        // Not `then_some`: a `Held` that is made and dropped would release what another lane has.
+        open.insert(partition).then(|| Held { registry: self, partition })
     }
 
     /// Gives it back.
     pub fn release(&self, partition: i32) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition);
         self.released.notify_all();
+    }
+}
+
+/// A store that was taken: given back when this is dropped, unless somebody keeps it.
+#[derive(Debug)]
+pub struct Held<'r> {
+    registry: &'r Registry,
+    partition: i32,
+}
+
+impl Held<'_> {
+    /// From now on [`Registry::release`] gives it back.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.registry.release(self.partition);
     }
 }
 
@@ -34,12 +55,14 @@ mod tests {
     #[test]
     fn a_store_is_taken_once_until_it_is_released() {
         let registry = Registry::default();
-        assert!(registry.take(3, Duration::ZERO));
-        assert!(!registry.take(3, Duration::from_millis(1)));
+        registry.take(3, Duration::ZERO).expect("nobody has it").keep();
+        assert!(registry.take(3, Duration::from_millis(1)).is_none());
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| registry.take(3, Duration::from_secs(10)));
+            let waiting = scope.spawn(|| registry.take(3, Duration::from_secs(10)).is_some());
             registry.release(3);
             assert!(waiting.join().expect("no panic"));
         });
+        let dropped = registry.take(3, Duration::ZERO);
+        assert!(dropped.is_some(), "what was taken and not kept is given back");
     }
 }

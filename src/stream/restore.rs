@@ -165,6 +165,9 @@ pub enum RestoreError {
     /// Another owner committed while the task was restored.
     #[error("the committed offset of partition {0} moved while it was restored")]
     Moved(i32),
+    /// A fault of ours.
+    #[error("the restore of partition {0} panicked: please report it with the log")]
+    Panicked(i32),
     /// Nobody waits for it any more.
     #[error("the restore of partition {0} was called off")]
     CalledOff(i32),

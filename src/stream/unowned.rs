@@ -3,8 +3,8 @@
 //! A static member that restarts gets its former partitions back without a rebalance. If partitions were added to an input
 //! meanwhile and the member was the group's leader, nobody ever compares old and new metadata, and the new partitions stay
 //! without an owner until the next rebalance. So one member looks: what the members of a settled group have, against
-//! what the inputs have. When something is left over twice in a row it leaves the group and joins it again, which
-//! distributes everything anew.
+//! what the inputs have. When something is left over for longer than any hand-over lasts, it leaves the group and joins it
+//! again, which distributes everything anew.
 
 use super::changelog::Quiet;
 use super::{Shared, fencing};

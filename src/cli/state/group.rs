@@ -4,7 +4,7 @@ use super::adoption::Adoption;
 use super::{Failure, code, refused};
 use crate::cli::failure::count;
 use crate::config::{Config, KeyedBy};
-use crate::stream::changelog::{self, Isolation, Quiet, ReadError, Span};
+use crate::stream::changelog::{self, Entry, Isolation, Quiet, ReadError, Span};
 use crate::stream::client::{self, ClientError};
 use crate::stream::group::{self, Found, OffsetsError};
 use crate::stream::restore::{RestoreError, marker_key, patience};
@@ -140,8 +140,8 @@ impl Group<'_> {
     ) -> Result<(), Failure> {
         let topic = self.config.changelog_topic();
         let span = Span { topic: &topic, partition, from, end };
-        let show = |key: &str, value: Option<&[u8]>, offset| {
-            show(key, value, offset);
+        let show = |record: &Entry<'_>| {
+            show(record.key, record.value, record.offset);
             Ok::<_, Infallible>(false)
         };
         changelog::read(&self.committed, span, patience(self.config), || false, show).map_err(|error| match error {

@@ -135,13 +135,14 @@ impl Driver {
     /// Seeks do nothing inside a rebalance callback, so they are done here. Each element's error is looked at.
     pub(super) fn seek(&mut self, consumer: &BaseConsumer<Context>) {
         let due: BTreeMap<TaskId, i64> = self.tasks.iter().filter_map(|(id, t)| Some((*id, t.seek?))).collect();
+        self.seeking.retain(|id, _| due.contains_key(id));
         if due.is_empty() {
-            self.seeking_since = None;
             return;
         }
-        if self.seeking_since.get_or_insert_with(Instant::now).elapsed() > SEEK_LIMIT {
+        let now = Instant::now();
+        if due.keys().any(|id| now.duration_since(*self.seeking.entry(*id).or_insert(now)) > SEEK_LIMIT) {
             warn!(lane = self.number, "a partition cannot be positioned: the consumer is rebuilt");
-            self.seeking_since = None;
+            self.seeking.clear();
             self.consumer_is_dead = true;
             return;
         }
@@ -162,6 +163,7 @@ impl Driver {
             match (element.error(), self.tasks.get_mut(&id)) {
                 (Ok(()), Some(task)) => {
                     task.seek = None;
+                    self.seeking.remove(&id);
                     if std::mem::take(&mut task.paused) {
                         resume.push(id);
                     }

@@ -90,7 +90,8 @@ struct Driver {
     fatal: Option<LaneError>,
     consumer_is_dead: bool,
     aborts_in_row: u64,
-    seeking_since: Option<Instant>,
+    /// Since when partitions could not be positioned.
+    seeking: HashMap<TaskId, Instant>,
     ticking: Ticking,
     /// The group has to distribute its partitions anew.
     rejoins: bool,
@@ -260,7 +261,7 @@ impl Driver {
             fatal: None,
             consumer_is_dead: false,
             aborts_in_row: 0,
-            seeking_since: None,
+            seeking: HashMap::new(),
             rejoins: false,
             number,
             shared,

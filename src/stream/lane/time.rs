@@ -133,6 +133,8 @@ impl Driver {
         for id in ready {
             let waits = self.tasks.get(&id).is_none_or(|task| task.heard.waits_for_answer(now));
             if !waits && !self.send_tick(consumer, id) {
+                // What was not said is said in the next transaction, not an interval later.
+                self.ticking.next = now;
                 return;
             }
         }

@@ -5,7 +5,7 @@ use super::plan::Plan;
 use super::{RepartitionError, Scene};
 use crate::config::Config;
 use crate::state::{Budget, StateDir, TaskState, TaskStore};
-use crate::stream::changelog::{self, Span};
+use crate::stream::changelog::{self, Entry, Span};
 use crate::stream::failpoints::{self, Point};
 use crate::stream::restore::{MARKER_PREFIX, ROUTER_PREFIX, patience, time_key};
 use std::path::PathBuf;
@@ -86,7 +86,7 @@ fn fold_one(scene: &Scene<'_>, metadata: &Metadata, partition: i32, scratch: &Sc
     let halt = |source: Halt| RepartitionError::Halt { topic: scene.keyed.clone(), partition, source };
     let mut state = TaskState::new(TaskStore::open(&scratch.dir.task(partition), &scratch.budget)?);
     let (mut found, mut sources) = (None, None);
-    let show = |key: &str, value: Option<&[u8]>, _| {
+    let show = |&Entry { key, value, .. }: &Entry<'_>| {
         let _ = failpoints::reach(Point::InRestore);
         if key == time_key(partition) {
             sources = value.and_then(|v| serde_json::from_slice(v).ok());

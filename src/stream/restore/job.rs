@@ -9,10 +9,10 @@ use crate::config::Start;
 use crate::state::{DUE_INDEX, StoreError, TaskState, TaskStore};
 use crate::stream::Shared;
 use crate::stream::access;
-use crate::stream::changelog::{self, Isolation, Quiet, ReadError, Span};
+use crate::stream::changelog::{self, Entry, Isolation, Quiet, ReadError, Span};
 use crate::stream::failpoints::{self, Point};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
@@ -84,14 +84,11 @@ impl Job<'_> {
         if task.topic > 0 {
             return self.router(offset, metadata);
         }
-        if !self.shared.registry.take(task.partition, HELD_FOR) {
-            return Err(RestoreError::Held(task.partition));
-        }
-        let ready = self.detector(offset, metadata);
-        if ready.is_err() {
-            self.shared.registry.release(task.partition);
-        }
-        ready
+        let registry = &self.shared.registry;
+        let held = registry.take(task.partition, HELD_FOR).ok_or(RestoreError::Held(task.partition))?;
+        let ready = self.detector(offset, metadata)?;
+        held.keep();
+        Ok(ready)
     }
 
     fn topic(&self) -> &str {
@@ -131,7 +128,8 @@ impl Job<'_> {
                     }
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut) | KafkaError::OffsetFetch(_)) => {
+                // One that does not wait for stable offsets gets an answer: so it is not the coordinator that is away.
+                Err(_) if self.ask_offset(&self.clients.ends).is_ok() => {
                     return Err(RestoreError::Pending { topic: self.topic().to_owned(), partition: self.task.partition });
                 }
                 Err(source) => return Err(self.kafka(source)),
@@ -152,7 +150,7 @@ impl Job<'_> {
     }
 
     fn end_former_owner(&self, metadata: &str) {
-        if let Some(metadata) = Metadata::parse(metadata) {
+        if let Some(metadata) = Metadata::parse(metadata).filter(|_| !self.is_needless()) {
             self.shared.fences.end(self.shared, &self.clients.ends, &metadata.owner);
         }
     }
@@ -231,11 +229,7 @@ impl Job<'_> {
 
     fn router(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {
         let task = self.task;
-        if let Some(metadata) = &metadata
-            && metadata.partitions != self.shared.partitions
-        {
-            return Err(self.halt(Halt::Partitions { written: metadata.partitions, found: self.shared.partitions }));
-        }
+        // How many tasks there were when it was written does not matter: a router has no state that could be at home elsewhere.
         // Its markers are the memory of what was routed: without metadata of ours beside one, routing again would count twice.
         let newest = if metadata.is_none() { self.newest_marker()? } else { None };
         if let Some(marker) = newest {
@@ -286,13 +280,13 @@ impl Job<'_> {
         Ok(TaskState::new(TaskStore::open(&self.shared.dir.task(self.task.partition), &self.shared.budget)?))
     }
 
-    /// An empty store in the place of one that is of no use. One that says what it is, is set aside; one that never came to
-    /// a commit has nothing that is not in the changelog.
-    fn open_empty(&self, former: TaskState, local: Option<&Local>) -> Result<TaskState, StoreError> {
+    /// An empty store in the place of one that is of no use. One of another life is set aside: nobody knows what it holds. One
+    /// of this life that is too old, or that never came to a commit, has nothing that is not in the changelog.
+    fn open_empty(&self, former: TaskState, local: Option<&Local>, history: Option<&str>) -> Result<TaskState, StoreError> {
         drop(former);
         match local {
-            Some(_) => self.set_aside("it is of another life, or too old")?,
-            None => TaskStore::destroy(&self.shared.dir.task(self.task.partition))?,
+            Some(local) if Some(local.history.as_str()) != history => self.set_aside("it is of another life")?,
+            _ => TaskStore::destroy(&self.shared.dir.task(self.task.partition))?,
         }
         self.open()
     }
@@ -326,7 +320,7 @@ impl Job<'_> {
                     return Err(self.halt(Halt::ForeignOffset { marker: 0 }));
                 };
                 if discard {
-                    state = self.open_empty(state, local.as_ref())?;
+                    state = self.open_empty(state, local.as_ref(), Some(&metadata.history))?;
                 }
                 let sources = local.and_then(|l| l.sources).filter(|_| !discard);
                 let (marker, marker_offset, time) = self.apply_changelog(&mut state, from, &metadata, sources)?;
@@ -339,7 +333,7 @@ impl Job<'_> {
                     Plan::AtOffset(offset) => offset,
                     _ => self.first_offset()?,
                 };
-                let state = self.open_empty(state, local.as_ref())?;
+                let state = self.open_empty(state, local.as_ref(), None)?;
                 Ok(ready(task, state, None, next_offset, -1, None, (0, None)))
             }
         }
@@ -359,7 +353,8 @@ impl Job<'_> {
         let mut progress = Progress::new(&self.shared.metrics.restore, partition, span.from, span.end);
         let (mine, times) = (marker_key(None, partition), time_key(partition));
         let (mut found, mut is_ahead, mut refused) = (None, false, Refused::default());
-        self.read_changelog(span, |key, value, offset| {
+        self.read_changelog(span, |record| {
+            let Entry { key, value, offset, time_ms } = *record;
             let _ = failpoints::reach(Point::InRestore);
             progress.applied(offset, key.len() + value.map_or(0, <[u8]>::len));
             if found.is_some() {
@@ -377,8 +372,8 @@ impl Job<'_> {
                     found = Some((marker, offset, time));
                 } else if marker.history == metadata.history && refused.is_empty() && std::mem::take(&mut is_ahead) {
                     let time = (marker.stream_time_ms, sources.clone());
-                    // As old as the oldest record that was read for it.
-                    state.write(Some(&local_of(&marker, offset, started_ms, &time)))?;
+                    // As old as the marker: tombstones that stand right behind it are no younger, and are gone some day.
+                    state.write(Some(&local_of(&marker, offset, time_ms.min(started_ms), &time)))?;
                 }
                 return Ok(is_it && refused.is_empty());
             }
@@ -418,9 +413,9 @@ impl Job<'_> {
     fn newest_marker(&self) -> Result<Option<Marker>, RestoreError> {
         let mut newest = None;
         let mine = marker_key((self.task.topic > 0).then(|| self.topic()), self.task.partition);
-        self.read_changelog(self.span(None)?, |key, value, offset| {
-            if key == mine {
-                newest = value.map(|value| (self.marker(Some(value), offset), offset));
+        self.read_changelog(self.span(None)?, |record| {
+            if record.key == mine {
+                newest = record.value.map(|value| (self.marker(Some(value), record.offset), record.offset));
             }
             Ok(false)
         })?;
@@ -440,11 +435,7 @@ impl Job<'_> {
     }
 
     /// Shows the committed records of a span. `show` answers whether it has seen enough.
-    fn read_changelog(
-        &self,
-        span: Span<'_>,
-        show: impl FnMut(&str, Option<&[u8]>, i64) -> Result<bool, RestoreError>,
-    ) -> Result<(), RestoreError> {
+    fn read_changelog(&self, span: Span<'_>, show: impl FnMut(&Entry<'_>) -> Result<bool, RestoreError>) -> Result<(), RestoreError> {
         let patience = patience(&self.shared.config);
         changelog::read(&self.clients.committed, span, patience, || self.is_needless(), show).map_err(|error| match error {
             ReadError::Open if self.is_needless() => RestoreError::CalledOff(self.task.partition),

@@ -1,9 +1,10 @@
 //! The threads of a lane that restore its tasks.
 
 use super::job::Clients;
-use super::{Answer, Request, RestoreError};
+use super::{Answer, Ready, Request, RestoreError};
 use crate::stream::Shared;
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use tracing::warn;
 
 /// Time between two tries while Kafka refuses.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// Time until a task whose offset moved is looked at again.
+const MOVED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Starts the threads of a lane. They end when the lane drops its end of the requests; without any thread the receiver of
 /// answers is disconnected.
@@ -30,33 +33,46 @@ pub fn start(shared: &Arc<Shared>, lane: usize) -> (Sender<Request>, Receiver<An
 
 /// Serves requests until the lane hangs up.
 fn serve(shared: &Arc<Shared>, asked: &Mutex<Receiver<Request>>, answers: &Sender<Answer>) {
-    let clients = Clients::connect(shared);
+    let mut clients = None;
     loop {
         // The lock is held while waiting: the other threads wait for it instead.
         let Ok(request) = asked.lock().unwrap_or_else(PoisonError::into_inner).recv() else { return };
-        let answer = Answer { task: request.task, generation: request.generation, outcome: restore(shared, &clients, &request) };
+        let answer = Answer { task: request.task, generation: request.generation, outcome: restore(shared, &mut clients, &request) };
         if answers.send(answer).is_err() {
             return;
         }
     }
 }
 
-fn restore(shared: &Arc<Shared>, clients: &KafkaResult<Clients>, request: &Request) -> Result<super::Ready, RestoreError> {
+fn restore(shared: &Arc<Shared>, clients: &mut Option<Clients>, request: &Request) -> Result<Ready, RestoreError> {
+    let partition = request.task.partition;
+    if request.is_called_off() {
+        return Err(RestoreError::CalledOff(partition));
+    }
     let started = Instant::now();
-    let outcome = match clients {
-        Ok(clients) => clients.restore(shared, request),
-        // A client that cannot even be created: every request gets the reason.
-        Err(source) => Err(RestoreError::Kafka {
-            topic: shared.topic(request.task).to_owned(),
-            partition: request.task.partition,
-            source: KafkaError::ClientCreation(source.to_string()),
-        }),
-    };
+    // A panic in here must not leave the lane waiting for ever.
+    let attempt = || connected(shared, clients, request)?.restore(shared, request);
+    let outcome = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or(Err(RestoreError::Panicked(partition)));
     shared.metrics.restore.seconds.observe(started.elapsed().as_secs_f64());
-    if let Err(RestoreError::Kafka { source, .. }) = &outcome
-        && shared.access.refused(source)
-    {
-        std::thread::sleep(REFUSED_PAUSE);
+    match &outcome {
+        Err(RestoreError::Kafka { source, .. }) if shared.access.refused(source) || is_creation(source) => {
+            std::thread::sleep(REFUSED_PAUSE)
+        }
+        Err(RestoreError::Moved(_)) => std::thread::sleep(MOVED_PAUSE),
+        _ => {}
     }
     outcome
+}
+
+/// The thread's clients; created for the first request, or for the first after they could not be.
+fn connected<'c>(shared: &Shared, clients: &'c mut Option<Clients>, request: &Request) -> Result<&'c Clients, RestoreError> {
+    let kafka = |source| RestoreError::Kafka { topic: shared.topic(request.task).to_owned(), partition: request.task.partition, source };
+    match clients {
+        Some(clients) => Ok(clients),
+        None => Ok(clients.insert(Clients::connect(shared).map_err(kafka)?)),
+    }
+}
+
+fn is_creation(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::ClientCreation(_) | KafkaError::ClientConfig(..))
 }
