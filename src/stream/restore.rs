@@ -50,13 +50,17 @@ pub struct Request {
     pub task: TaskId,
     /// The lane's number of this request for this task.
     pub generation: u64,
-    /// The local store was found to be of no use: it is set aside first.
-    pub is_spoiled: bool,
+    /// The local store was found to be of no use: it is set aside first, and then this is no longer set.
+    pub spoiled: Arc<AtomicBool>,
     /// Set by the lane when nobody waits for the answer any more.
     pub called_off: Arc<AtomicBool>,
 }
 
 impl Request {
+    fn is_spoiled(&self) -> bool {
+        self.spoiled.load(Ordering::Relaxed)
+    }
+
     fn is_called_off(&self) -> bool {
         self.called_off.load(Ordering::Relaxed)
     }

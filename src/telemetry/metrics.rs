@@ -417,8 +417,7 @@ impl RestoreMetrics {
         let records = t.counter("restore_records", "Changelog records applied while restoring.");
         let bytes = t.counter("restore_bytes", "Bytes of keys and values of changelog records applied while restoring.");
         let remaining = t.gauge("restore_remaining_offsets", "Changelog offsets that running restores still have before them, at most.");
-        let set_aside =
-            t.counter("state_set_aside", "Local stores set aside because they could not be read, were too old or of another life.");
+        let set_aside = t.counter("state_set_aside", "Local stores set aside because they could not be read or were of another life.");
         let seconds = t.histogram("restore", Some(Unit::Seconds), &RESTORE_SECONDS, "Time of one task's restore, once its turn has come.");
         RestoreMetrics { records, bytes, remaining, set_aside, seconds }
     }

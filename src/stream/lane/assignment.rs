@@ -67,15 +67,19 @@ impl Driver {
     pub(super) fn request(&mut self, task: TaskId) -> restore::Request {
         self.call_off(task);
         self.generation += 1;
-        let (generation, is_spoiled, called_off) = (self.generation, self.spoiled.remove(&task), Arc::new(AtomicBool::new(false)));
-        self.restores.insert(task, Restoring { generation, is_spoiled, called_off: called_off.clone() });
-        restore::Request { task, generation, is_spoiled, called_off }
+        let flag = |is_set| Arc::new(AtomicBool::new(is_set));
+        let (generation, spoiled, called_off) = (self.generation, flag(self.spoiled.remove(&task)), flag(false));
+        self.restores.insert(task, Restoring { generation, spoiled: spoiled.clone(), called_off: called_off.clone() });
+        restore::Request { task, generation, spoiled, called_off }
     }
 
-    /// Nobody waits for the restore of this task any more.
+    /// Nobody waits for the restore of this task any more. A store that it was to set aside and did not is left to the next one.
     pub(super) fn call_off(&mut self, task: TaskId) {
         if let Some(restoring) = self.restores.remove(&task) {
             restoring.called_off.store(true, Ordering::Relaxed);
+            if restoring.spoiled.load(Ordering::Relaxed) {
+                self.spoiled.insert(task);
+            }
         }
     }
 
@@ -110,11 +114,6 @@ impl Driver {
                         RestoreError::Kafka { .. } | RestoreError::Held(_) | RestoreError::Moved(_) => {
                             if !error.is_refusal() {
                                 warn!(lane = self.number, %error, "restore is tried again");
-                            }
-                            // Otherwise it is set aside already, and what was rebuilt is good.
-                            let is_untouched = matches!(error, RestoreError::Held(_));
-                            if is_untouched && self.restores.get(&id).is_some_and(|restoring| restoring.is_spoiled) {
-                                self.spoiled.insert(id);
                             }
                             self.wanted.push_back(id);
                         }

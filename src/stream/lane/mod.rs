@@ -101,7 +101,7 @@ struct Driver {
 #[derive(Debug)]
 struct Restoring {
     generation: u64,
-    is_spoiled: bool,
+    spoiled: Arc<AtomicBool>,
     called_off: Arc<AtomicBool>,
 }
 

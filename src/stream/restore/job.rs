@@ -12,10 +12,11 @@ use crate::stream::access;
 use crate::stream::changelog::{self, Entry, Isolation, Quiet, ReadError, Span};
 use crate::stream::failpoints::{self, Point};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 use tripline_core::protocol::start::{self, Halt, LAYOUT, Local, Marker, Metadata, Plan};
@@ -189,18 +190,20 @@ impl Job<'_> {
         let client = &self.clients.committed;
         client.assign(&list).map_err(|e| self.kafka(e))?;
         let deadline = Instant::now() + Duration::from_secs(5);
-        let mut verdict = Ok(());
-        while Instant::now() < deadline {
+        // Not compared is not the same as equal.
+        let mut verdict = Err(self.kafka(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)));
+        while Instant::now() < deadline && !self.is_needless() {
             match client.poll(Duration::from_millis(100)) {
                 Some(Ok(record)) if record.offset() == next_offset - 1 => {
-                    if format_fingerprint(fingerprint(&record)) != metadata.fingerprint {
-                        verdict = Err(self.halt(Halt::Recreated { next_offset }));
-                    }
+                    let is_equal = format_fingerprint(fingerprint(&record)) == metadata.fingerprint;
+                    verdict = if is_equal { Ok(()) } else { Err(self.halt(Halt::Recreated { next_offset })) };
                     break;
                 }
                 // Compacted away, or already at the end: nothing to compare with.
-                Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => break,
-                // Not compared is not the same as equal.
+                Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => {
+                    verdict = Ok(());
+                    break;
+                }
                 Some(Err(source)) if access::is_refusal(&source) => {
                     verdict = Err(self.kafka(source));
                     break;
@@ -255,8 +258,9 @@ impl Job<'_> {
 
     /// A store that cannot be read is set aside, for whoever wants to know why, and made anew from the changelog.
     fn detector(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {
-        if self.request.is_spoiled {
+        if self.request.is_spoiled() {
             self.set_aside("it could not be read while it was used")?;
+            self.request.spoiled.store(false, Ordering::Relaxed);
         }
         match self.open_and_plan(offset, metadata.clone()) {
             Err(RestoreError::Store(error)) if error.is_corruption() => {
