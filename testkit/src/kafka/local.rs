@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(180);
 /// A port that was free can be taken before the broker binds it.
 const ATTEMPTS: usize = 3;
 const FOLDER_PREFIX: &str = "tripline-kafka-";
