@@ -77,7 +77,7 @@ fn growth_under_traffic_changes_no_decision() -> Result<()> {
     let line = Line::new(&Setup::routed(6, 4))?;
     let events = generated(91, 12_000)?;
     let lines: Vec<&str> = events.lines().collect();
-    let mut one = start(&line, 4, &[("TRIPLINE_FAILPOINTS", "in_record=kill@1500")])?;
+    let mut one = start(&line, 4, &[("TRIPLINE_FAILPOINTS", "in_record=kill@300")])?;
     std::thread::scope(|scope| {
         let producing = scope.spawn(|| {
             // One after the other for about as long as the move lasts.
