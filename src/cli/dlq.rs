@@ -8,12 +8,13 @@ use super::events::{Output, since_ms};
 use super::{Failure, print};
 use crate::config::Config;
 use crate::dead_letters::Error;
-use crate::dead_letters::index::Filter;
+use crate::dead_letters::index::{Filter, LeftOut, MOST_LETTERS};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use tripline_core::dead_letter::{LetterId, Stage};
 use tripline_core::rejection::Reason;
+use tripline_core::time::format_rfc3339_ms;
 
 /// What to do.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -61,7 +62,7 @@ pub struct ListArgs {
     /// Only those with this status
     #[arg(long)]
     pub status: Option<Status>,
-    /// At most so many, the newest; the counts are of all
+    /// At most so many, the newest; the counts are of all that were looked at
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
     /// How to print them
@@ -155,8 +156,12 @@ impl From<Error> for Failure {
 
 /// Says what an index could not hold or did not know.
 fn remark(index: &crate::dead_letters::index::Index) {
-    if index.left_out() > 0 {
-        eprintln!("{} more match and were not looked at: narrow with --since, --reason, --topic or --stage", index.left_out());
+    let LeftOut { count, until_ms } = index.left_out();
+    if count > 0 {
+        eprintln!(
+            "{count} more match and were left out, none newer than {}: {MOST_LETTERS} are looked at, redriven ones leave first, then the oldest; narrow with --reason, --topic or --stage",
+            format_rfc3339_ms(until_ms)
+        );
     }
     if index.foreign() > 0 {
         eprintln!("{} records are not tripline's and were passed over", index.foreign());

@@ -2,6 +2,11 @@ use super::*;
 use crate::config::KeyedBy;
 use crate::stream::client::tests::config;
 use crate::stream::topics::{Role, verify};
+use std::time::Duration;
+use tripline_testkit::wait_until;
+
+/// Long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn found(partitions: i32) -> Found {
     Found { partitions, replication: 1, settings: None }
@@ -68,8 +73,7 @@ fn topics_are_created_verified_and_mended_on_a_real_broker() {
     assert_eq!((code, plan["create"].as_array().map(Vec::len)), (0, Some(10)), "{plan}");
     let (code, again) = run(TopicsCommand::Apply { output, inputs: true, alter: true }, &config);
     assert_eq!((code, &again["create"], &again["alter"]), (0, &json!([]), &json!([])), "applying twice changes nothing");
-    let (code, report) = run(check.clone(), &config);
-    assert_eq!(code, 0, "{report}");
+    wait_until(PATIENCE, "every topic is as it should be", || run(check.clone(), &config).0 == 0).expect("they were created");
     let partitions = verify(&config).expect("all there");
     assert_eq!((partitions.tasks, partitions.inputs[&config.input.topics[0]]), (6, 6));
 
@@ -79,10 +83,12 @@ fn topics_are_created_verified_and_mended_on_a_real_broker() {
     let before =
         cluster.find(std::slice::from_ref(&changelog)).expect("found").remove(&changelog).and_then(|f| f.settings).expect("settings");
     cluster.alter(&changelog, &before, &[("cleanup.policy", "delete"), ("flush.messages", "7777")]).expect("altered");
-    let error = verify(&config).expect_err("a changelog that deletes loses state").to_string();
-    assert!(error.contains("cleanup.policy is delete, and should be compact"), "{error}");
+    // Brokers take a change over when they have heard of it, which is after the answer.
+    let is_told = || verify(&config).is_err_and(|error| error.to_string().contains("cleanup.policy is delete, and should be compact"));
+    wait_until(PATIENCE, "a changelog that deletes is refused", is_told).expect("it loses state");
     let (code, plan) = run(TopicsCommand::Apply { output, inputs: false, alter: true }, &config);
     assert_eq!((code, plan["alter"].as_array().map(Vec::len)), (0, Some(1)), "{plan}");
+    wait_until(PATIENCE, "the changelog is as it should be", || verify(&config).is_ok()).expect("it was altered");
     let after =
         cluster.find(std::slice::from_ref(&changelog)).expect("found").remove(&changelog).and_then(|f| f.settings).expect("settings");
     assert_eq!(after["flush.messages"].value, "7777", "the operator's own setting stays");

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tripline_core::dead_letter::{Kind, LetterId, Stage, Told};
+use tripline_core::tick::Tick;
 use tripline_core::time::format_rfc3339_ms;
 
-/// So many dead letters are remembered at most, some 200 bytes each. Those that come after are counted.
+/// So many dead letters are remembered at most, some 250 bytes each. Of more than that, those leave that are redriven, then the oldest.
 pub const MOST_LETTERS: usize = 200_000;
 
 /// One dead letter, without its content.
@@ -40,6 +41,8 @@ pub struct Letter {
     pub redriven_from: Option<LetterId>,
     /// Bytes of key, value and headers.
     pub bytes: usize,
+    /// The original has the key of a tick.
+    pub is_tick: bool,
     /// It has a receipt.
     pub is_redriven: bool,
 }
@@ -118,33 +121,68 @@ pub struct Index {
     filter: Filter,
     most: usize,
     letters: BTreeMap<LetterId, Letter>,
+    /// The same in the order in which they leave: redriven ones first, then by age.
+    ranks: BTreeSet<Rank>,
     words: BTreeSet<Arc<str>>,
-    left_out: u64,
+    left_out: LeftOut,
     foreign: u64,
+}
+
+/// Whether a dead letter is open, when it was appended, and where it stands.
+type Rank = (bool, i64, LetterId);
+
+/// Dead letters that matched and found no room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many.
+    pub count: u64,
+    /// When the newest of them was appended, milliseconds.
+    pub until_ms: i64,
 }
 
 impl Index {
     /// An empty index of at most `most` dead letters.
     pub fn new(filter: Filter, most: usize) -> Index {
-        Index { filter, most, letters: BTreeMap::new(), words: BTreeSet::new(), left_out: 0, foreign: 0 }
+        Index {
+            filter,
+            most,
+            letters: BTreeMap::new(),
+            ranks: BTreeSet::new(),
+            words: BTreeSet::new(),
+            left_out: LeftOut::default(),
+            foreign: 0,
+        }
     }
 
-    /// Takes note of a record of the topic: where it stands, when it was appended, what its headers say, its bytes.
-    pub fn see(&mut self, id: LetterId, at_ms: i64, kind: &Kind<'_>, bytes: usize) {
+    /// Takes note of a record of the topic: where it stands, when it was appended, what its headers say, its bytes, its key.
+    pub fn see(&mut self, id: LetterId, at_ms: i64, kind: &Kind<'_>, bytes: usize, key: Option<&[u8]>) {
         match kind {
             // A receipt comes after its dead letter.
             Kind::Receipt(offset) if *offset < id.offset => {
                 if let Some(letter) = self.letters.get_mut(&LetterId { offset: *offset, ..id }) {
                     letter.is_redriven = true;
+                    self.ranks.remove(&(true, letter.at_ms, letter.id));
+                    self.ranks.insert((false, letter.at_ms, letter.id));
                 }
             }
             Kind::Letter(told) if !self.filter.wants(id, at_ms, told) => {}
-            Kind::Letter(_) if self.letters.len() >= self.most => self.left_out += 1,
             Kind::Letter(told) => {
-                let letter = self.letter(id, at_ms, told, bytes);
+                let letter = Letter { is_tick: Tick::is_tick(key), ..self.letter(id, at_ms, told, bytes) };
                 self.letters.insert(id, letter);
+                self.ranks.insert((true, at_ms, id));
+                self.make_room();
             }
             Kind::Receipt(_) | Kind::Foreign => self.foreign += 1,
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.letters.len() <= self.most {
+            return;
+        }
+        if let Some((_, at_ms, id)) = self.ranks.pop_first() {
+            self.letters.remove(&id);
+            self.left_out = LeftOut { count: self.left_out.count + 1, until_ms: self.left_out.until_ms.max(at_ms) };
         }
     }
 
@@ -164,6 +202,7 @@ impl Index {
             attempt: told.attempt,
             redriven_from: told.redriven_from,
             bytes,
+            is_tick: false,
             is_redriven: false,
         }
     }
@@ -189,7 +228,7 @@ impl Index {
     }
 
     /// Dead letters that matched and found no room.
-    pub fn left_out(&self) -> u64 {
+    pub fn left_out(&self) -> LeftOut {
         self.left_out
     }
 
@@ -242,12 +281,12 @@ pub(crate) mod tests {
     fn a_receipt_closes_the_letter_of_its_own_partition_that_stands_before_it() {
         let mut index = Index::new(Filter::default(), 10);
         for at in [id(0, 3), id(0, 5), id(1, 3)] {
-            index.see(at, 1, &Kind::Letter(told(1)), 10);
+            index.see(at, 1, &Kind::Letter(told(1)), 10, None);
         }
-        index.see(id(0, 6), 2, &Kind::Receipt(3), 0);
-        index.see(id(0, 7), 2, &Kind::Receipt(3), 0);
-        index.see(id(0, 4), 2, &Kind::Receipt(5), 0);
-        index.see(id(1, 8), 2, &Kind::Receipt(4), 0);
+        index.see(id(0, 6), 2, &Kind::Receipt(3), 0, None);
+        index.see(id(0, 7), 2, &Kind::Receipt(3), 0, None);
+        index.see(id(0, 4), 2, &Kind::Receipt(5), 0, None);
+        index.see(id(1, 8), 2, &Kind::Receipt(4), 0, None);
         assert_eq!(open(&index), [id(0, 5), id(1, 3)]);
         assert_eq!(index.foreign(), 1, "a receipt for what comes after it is none of ours");
         assert_eq!(index.by_reason(), BTreeMap::from([("bad_time", (2, 1))]));
@@ -258,9 +297,9 @@ pub(crate) mod tests {
         let other = Told { reason: "too_deep", stage: Stage::Detector, source_topic: "app.events", ..told(2) };
         let found = |filter: Filter| {
             let mut index = Index::new(filter, 10);
-            index.see(id(0, 1), 100, &Kind::Letter(told(1)), 1);
-            index.see(id(0, 2), 200, &Kind::Letter(other.clone()), 1);
-            index.see(id(0, 3), 300, &Kind::Receipt(1), 0);
+            index.see(id(0, 1), 100, &Kind::Letter(told(1)), 1, None);
+            index.see(id(0, 2), 200, &Kind::Letter(other.clone()), 1, None);
+            index.see(id(0, 3), 300, &Kind::Receipt(1), 0, None);
             index.letters().map(|letter| (letter.id.offset, letter.is_redriven)).collect::<Vec<_>>()
         };
         assert_eq!(found(Filter::default()), [(1, true), (2, false)]);
@@ -273,9 +312,20 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_counted() {
-        let mut index = Index::new(Filter::default(), 2);
-        (0..5).for_each(|offset| index.see(id(0, offset), 1, &Kind::Letter(told(offset)), 1));
-        assert_eq!((open(&index).len(), index.left_out()), (2, 3));
+    fn redriven_ones_make_room_then_the_oldest_and_what_found_none_is_counted() {
+        let mut index = Index::new(Filter::default(), 3);
+        let mut see = |at: LetterId, at_ms, kind: &Kind<'_>| index.see(at, at_ms, kind, 1, None);
+        for (offset, at_ms) in [(0, 10), (1, 20), (2, 30)] {
+            see(id(0, offset), at_ms, &Kind::Letter(told(offset)));
+        }
+        see(id(0, 3), 31, &Kind::Receipt(2));
+        // Partitions are read one after the other: the time of each decides, not its turn.
+        for (offset, at_ms) in [(0, 15), (1, 5), (2, 40)] {
+            see(id(1, offset), at_ms, &Kind::Letter(told(offset)));
+        }
+        assert_eq!(open(&index), [id(0, 1), id(1, 0), id(1, 2)]);
+        assert_eq!(index.left_out(), LeftOut { count: 3, until_ms: 30 });
+        index.see(id(0, 4), 50, &Kind::Receipt(0), 1, None);
+        assert_eq!((open(&index).len(), index.foreign()), (3, 0), "a receipt of one that left is no stranger");
     }
 }

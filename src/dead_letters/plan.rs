@@ -27,6 +27,9 @@ pub enum Refusal {
     /// It failed often enough.
     #[error("attempt {0} failed, too: find out why, then allow more with --max-attempts")]
     Attempts(u32),
+    /// Ticks are about the time at which they were sent.
+    #[error("it is a tick: the next one of its router makes up for it, and this one's time is over")]
+    Tick,
     /// Its source topic is none of this configuration's.
     #[error("its source topic {0} is not read with these settings (input.topics, app.id)")]
     NotRead(Arc<str>),
@@ -88,6 +91,9 @@ impl Sources {
         let topic = &letter.source_topic;
         if letter.is_redriven {
             return Some(Refusal::Redriven);
+        }
+        if letter.is_tick && self.is_routed && topic.as_ref() == self.keyed_topic {
+            return Some(Refusal::Tick);
         }
         if let Some(bytes) = letter.truncated {
             return Some(Refusal::Truncated(bytes));
@@ -207,10 +213,10 @@ mod tests {
     fn plan_of(letters: &[Told<'_>], receipts: &[i64], limit: usize) -> Plan {
         let mut index = Index::new(Filter::default(), 10_000);
         for (offset, told) in letters.iter().enumerate() {
-            index.see(id(0, offset as i64), 0, &Kind::Letter(told.clone()), 100);
+            index.see(id(0, offset as i64), 0, &Kind::Letter(told.clone()), 100, None);
         }
         for (at, offset) in receipts.iter().enumerate() {
-            index.see(id(0, (letters.len() + at) as i64), 0, &Kind::Receipt(*offset), 0);
+            index.see(id(0, (letters.len() + at) as i64), 0, &Kind::Receipt(*offset), 0, None);
         }
         Plan::new(index.letters(), &routed(), 3, limit)
     }
@@ -252,6 +258,23 @@ mod tests {
                 "0/8 already redriven",
             ]
         );
+    }
+
+    #[test]
+    fn ticks_stay_and_an_event_whose_key_looks_like_one_goes_back() {
+        let plan = |source_topic| {
+            let mut index = Index::new(Filter::default(), 10);
+            index.see(
+                id(0, 0),
+                0,
+                &Kind::Letter(Told { source_topic, stage: Stage::Detector, ..told(1) }),
+                100,
+                Some(b"~tick/app.requests/0"),
+            );
+            Plan::new(index.letters(), &routed(), 3, 10)
+        };
+        assert_eq!(plan("tripline.internal.observations").refused, [(id(0, 0), Refusal::Tick)]);
+        assert_eq!(sent(&plan("app.requests")), [0]);
     }
 
     #[test]

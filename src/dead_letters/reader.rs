@@ -82,11 +82,20 @@ impl Reader<'_> {
                 let headers: usize = headers_of_letter(record).map(|(name, value)| name.len() + value.len()).sum();
                 let id = LetterId { partition, offset: record.offset() };
                 let at_ms = record.timestamp().to_millis().unwrap_or(0);
-                index.see(id, at_ms, &dead_letter::kind(headers_of_letter(record)), bytes + headers);
+                index.see(id, at_ms, &dead_letter::kind(headers_of_letter(record)), bytes + headers, record.key());
                 false
             })?;
         }
         Ok(index)
+    }
+
+    /// Those of these dead letters that have receipts.
+    pub fn redriven(&self, ids: BTreeSet<LetterId>) -> Result<BTreeSet<LetterId>, Error> {
+        if ids.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let index = self.index(Filter { ids, ..Filter::default() })?;
+        Ok(index.letters().filter(|letter| letter.is_redriven).map(|letter| letter.id).collect())
     }
 
     /// The content of these dead letters; what retention has deleted meanwhile is left out. The caller bounds how much it is.

@@ -11,6 +11,7 @@ use crate::stream::producer::{LaneProducer, Outgoing, SendError, UNTAGGED};
 use rdkafka::error::KafkaError;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use tracing::warn;
 use tripline_core::dead_letter::{ATTEMPT, LetterId, REDRIVEN, REDRIVEN_FROM};
 use tripline_core::protocol::Failure;
 
@@ -26,6 +27,8 @@ pub struct Redriver<'c> {
 pub struct Done {
     /// Sent, with a receipt.
     pub sent: usize,
+    /// Redriven by another run that began after this one.
+    pub elsewhere: usize,
     /// Not found any more, or without a partition to go to.
     pub gone: Vec<LetterId>,
 }
@@ -38,23 +41,34 @@ pub fn transactional_id(app: &str) -> String {
 /// Memory for records on their way out.
 const QUEUE_BYTES: usize = 64 << 20;
 
+fn connect(config: &Config) -> Result<LaneProducer, Error> {
+    let (id, timeout) = (transactional_id(&config.app.id), config.stream.transaction_timeout.0);
+    let producer = LaneProducer::connect(&client::base(config), &id, timeout, config.max_record_bytes(), QUEUE_BYTES);
+    producer.map_err(|error| match error {
+        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => Error::Client(ClientError::creating(error)),
+        source => Error::Kafka { what: format!("begin as {id}"), source },
+    })
+}
+
 impl Redriver<'_> {
     /// Fences every earlier redrive of this `app.id`; what it had not committed is aborted.
     pub fn take_over(config: &Config) -> Result<Redriver<'_>, Error> {
         client::reach(config, Duration::from_secs(15))?;
-        let (id, timeout) = (transactional_id(&config.app.id), config.stream.transaction_timeout.0);
-        let producer = LaneProducer::connect(&client::base(config), &id, timeout, config.max_record_bytes(), QUEUE_BYTES).map_err(
-            |error| match error {
-                KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => Error::Client(ClientError::creating(error)),
-                source => Error::Kafka { what: format!("begin as {id}"), source },
-            },
-        )?;
-        Ok(Redriver { config, producer })
+        Ok(Redriver { config, producer: connect(config)? })
+    }
+
+    /// A request of the last transaction may still be on its way, and would end the next one
+    /// (`docs/adr/0016-a-suspect-commit-renews-the-producer.md`): a new producer is safe from it. It also fences another run that began
+    /// meanwhile, so the receipts are read again: which of these dead letters have one by now.
+    fn renew(&mut self, reader: &Reader<'_>, rest: &[Letter]) -> Result<BTreeSet<LetterId>, Error> {
+        warn!("a request of the last batch may still be on its way: going on with a new producer");
+        self.producer = connect(self.config)?;
+        reader.redriven(rest.iter().map(|letter| letter.id).collect())
     }
 
     /// Sends what is planned, at most `rate` records a second. `progress` is told the number of each batch that was committed.
     pub fn send(
-        &self,
+        &mut self,
         reader: &Reader<'_>,
         sources: &Sources,
         plan: &Plan,
@@ -62,7 +76,14 @@ impl Redriver<'_> {
         mut progress: impl FnMut(usize),
     ) -> Result<Done, Error> {
         let (mut done, started) = (Done::default(), Instant::now());
+        let (mut rest, mut elsewhere) = (plan.send.as_slice(), BTreeSet::new());
         for batch in plan.batches(rate as usize) {
+            if self.producer.is_suspect() {
+                elsewhere = self.renew(reader, rest)?;
+            }
+            rest = rest.get(batch.len()..).unwrap_or_default();
+            let (before, batch): (Vec<&Letter>, Vec<&Letter>) = batch.iter().partition(|letter| elsewhere.contains(&letter.id));
+            done.elsewhere += before.len();
             let originals = reader.fetch(&batch.iter().map(|letter| letter.id).collect::<BTreeSet<_>>())?;
             let mut ready = Vec::with_capacity(batch.len());
             for letter in batch {

@@ -7,8 +7,10 @@
 mod job;
 mod pool;
 mod progress;
+mod refused;
 
 pub use pool::start;
+pub use refused::Refused;
 
 use super::access;
 use crate::config::Config;

@@ -70,9 +70,13 @@ fn admit(line: &Line, user: &str, purpose: &str) -> Result<Vec<Acl>> {
 }
 
 fn start(line: &Line, user: &str) -> Result<Running> {
+    start_with(line, user, &[])
+}
+
+fn start_with(line: &Line, user: &str, more: &[(&str, &str)]) -> Result<Running> {
     let settings = settings(line, user, user)?;
     let borrowed = settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-    let borrowed: Vec<(&str, &str)> = borrowed.filter(|(name, _)| *name != "TRIPLINE_ADMIN__LISTEN").collect();
+    let borrowed: Vec<(&str, &str)> = borrowed.filter(|(name, _)| *name != "TRIPLINE_ADMIN__LISTEN").chain(more.iter().copied()).collect();
     let mut running = line.start_with(user, "detect,sink", &borrowed)?;
     running.worker.wait_ready(&running.admin, PATIENCE)?;
     Ok(running)
@@ -159,6 +163,46 @@ fn the_printed_rights_are_enough_and_none_is_too_many() -> Result<()> {
     ensure!(running.metrics()?.sum("tripline_restore_records_total", &[]) > 0.0, "nothing was restored");
     running.stop()?;
     assert_enough_and_used(&worker, &for_run)
+}
+
+/// Everything that people do who look and repair, by somebody who has what is printed for it and no more.
+#[test]
+fn the_rights_to_operate_are_enough_for_every_verb_and_none_is_too_many() -> Result<()> {
+    let line = line()?;
+    let (worker, operator) = (unique("worker"), unique("operator"));
+    let made = line.command(&["topics", "apply"], &line.settings("setup"))?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    admit(&line, &worker, "run")?;
+    let quick = [("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "3s")];
+    let running = start_with(&line, &worker, &quick)?;
+    refuse(&line, "u1")?;
+    let odd = [Record::new("u1", "{").at_ms(now_ms()), event("u1", 0, 404, now_ms())];
+    line.kafka.produce_all(&line.input, odd)?;
+    line.kafka.produce_all(&line.topic("internal.observations"), [Record::new("user:u1", "{")])?;
+    for topic in ["decisions", "shadow"] {
+        wait_until(PATIENCE, topic, || line.read(topic).is_ok_and(|records| !records.is_empty()))?;
+    }
+    wait_until(PATIENCE, "two dead letters", || line.read("dead-letters").is_ok_and(|records| records.len() == 2))?;
+    line.settle()?;
+    running.stop()?;
+
+    let for_operate = admit(&line, &operator, "operate")?;
+    let mut settings = settings(&line, "desk", &operator)?;
+    settings.extend(quick.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let operate = |args: &[&str], settings: &[(String, String)]| -> Result<String> {
+        let done = line.command(args, settings)?;
+        let (said, error) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        ensure!(done.status.success(), "{args:?}: {said}{error}");
+        Ok(said.into_owned())
+    };
+    operate(&["audit"], &settings)?;
+    operate(&["state", "list"], &settings)?;
+    ensure!(operate(&["dlq", "redrive", "--execute"], &settings)?.contains("2 dead letters sent back"), "nothing was sent");
+    // Stopped workers are gone by now, or the next one waits for it.
+    let said = operate(&["state", "repartition", "--to", "4", "--execute"], &settings)?;
+    ensure!(said.contains("2 → 4 tasks"), "{said}");
+    operate(&["state", "adopt", "--partition", "0"], &settings)?;
+    assert_enough_and_used(&operator, &for_operate)
 }
 
 #[test]

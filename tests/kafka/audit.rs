@@ -21,6 +21,14 @@ fn assert_clean(line: &Line) -> Result<Value> {
     Ok(report)
 }
 
+/// `state list` beside a worker: what is committed while it reads is no contradiction.
+fn assert_every_task_starts(line: &Line) -> Result<()> {
+    let done = line.command(&["state", "list", "-o", "json"], &line.settings("auditor"))?;
+    let rows: Vec<Value> = serde_json::from_slice(&done.stdout).context("a list")?;
+    ensure!(done.status.success() && !rows.is_empty() && rows.iter().all(|row| row["starts"] == true), "{rows:#?}");
+    Ok(())
+}
+
 fn records(report: &Value, kind: &str) -> u64 {
     let outputs = report["outputs"].as_array().into_iter().flatten();
     outputs.filter(|output| output["kind"] == kind).filter_map(|output| output["records"].as_u64()).sum()
@@ -54,6 +62,7 @@ fn a_line_adds_up_while_it_runs_whatever_was_killed() -> Result<()> {
         // Beside a worker in the middle of its work, whose transactions come and go.
         let report = assert_clean(&line)?;
         ensure!(report["commits"].as_u64() > Some(0), "{report:#}");
+        assert_every_task_starts(&line)?;
         running.worker.kill_9();
     }
     let running = line.start_with("one", "detect", &settings)?;

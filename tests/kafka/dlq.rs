@@ -1,6 +1,7 @@
 //! Dead letters redriven: each at most once, whatever is killed, and decided as if nothing had been wrong.
 
 use crate::line::{BINARY, Line, PATIENCE, Setup, assert_equal, generated};
+use crate::wire::behind_a_proxy;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -245,4 +246,39 @@ fn an_observation_goes_back_to_its_task() -> Result<()> {
     line.settle()?;
     assert_equal(&line.decisions()?, &line.replay(&events)?);
     running.stop()
+}
+
+/// A line so long that each commit may have been sent twice: every batch gets a producer of its own, which also fences a run that began
+/// meanwhile. What that one had sent by then is not sent again.
+#[test]
+fn a_redrive_that_cannot_tell_how_often_it_committed_sends_nothing_twice() -> Result<()> {
+    let (kafka, proxy) = behind_a_proxy();
+    let line = Line::on(kafka, &Setup::keyed(2))?;
+    let running = line.start("one")?;
+    let number = 24;
+    line.kafka.produce_all(&line.input, (0..number).map(|n| Record::new(format!("user:u{n}"), "no event").at_ms(1_760_000_000_000 + n)))?;
+    wait_until(PATIENCE, "all are dead-lettered", || letters(&line).is_ok_and(|letters| letters.len() as i64 == number))?;
+    running.stop()?;
+
+    proxy.set_latency(Duration::from_millis(250));
+    let mut settings = line.settings("slow");
+    settings.push(("TRIPLINE_KAFKA__BOOTSTRAP_SERVERS".into(), proxy.address().to_string()));
+    let slow = |args: &[&str], name: &str| {
+        let args = [&["dlq", "redrive", "--execute", "--rate", "3"], args].concat();
+        Worker::spawn(BINARY, &args, settings.iter().map(|(k, v)| (k.as_str(), v.as_str())), line.file(&format!("{name}.log")))
+    };
+    let mut first = slow(&["--limit", "12"], "first")?;
+    wait_until(PATIENCE, "the first run ends", || first.exit_status().is_some())?;
+    let log = std::fs::read_to_string(first.log())?;
+    ensure!(first.exit_status().is_some_and(|status| status.success()) && receipts(&line)?.len() == 12, "{log}");
+    // Four batches at least: every one but the first began with a new producer.
+    ensure!(log.matches("going on with a new producer").count() >= 3, "{log}");
+
+    // Another run takes over somewhere in the middle of this one, and is fenced itself or not; who ends how is a matter of time.
+    let mut second = slow(&[], "second")?;
+    wait_until(PATIENCE, "a batch of the second run", || receipts(&line).is_ok_and(|receipts| receipts.len() > 12))?;
+    let _ = dlq(&line, &["redrive", "--execute"])?;
+    wait_until(PATIENCE, "the second run ends", || second.exit_status().is_some())?;
+    redrive(&line, &["--execute"])?;
+    check_once(&line)
 }

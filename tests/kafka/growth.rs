@@ -70,13 +70,14 @@ fn assert_at_home(line: &Line, partitions: i32) -> Result<usize> {
     Ok(states.len())
 }
 
-/// Apps produce all the time; the worker dies in the middle of it, with observations that it routed and nobody read.
+/// Apps produce all the time; the worker dies in the middle of it. It dies over an observation, which is unread for certain: what is
+/// read is committed, and the transaction that reads it is not.
 #[test]
 fn growth_under_traffic_changes_no_decision() -> Result<()> {
     let line = Line::new(&Setup::routed(6, 4))?;
     let events = generated(91, 12_000)?;
     let lines: Vec<&str> = events.lines().collect();
-    let mut one = start(&line, 4, &[("TRIPLINE_FAILPOINTS", "after_commit=kill@25")])?;
+    let mut one = start(&line, 4, &[("TRIPLINE_FAILPOINTS", "in_record=kill@300")])?;
     std::thread::scope(|scope| {
         let producing = scope.spawn(|| {
             // One after the other for about as long as the move lasts.
@@ -86,7 +87,7 @@ fn growth_under_traffic_changes_no_decision() -> Result<()> {
             }
             Ok::<_, anyhow::Error>(())
         });
-        wait_until(PATIENCE, "the worker is killed behind a commit", || one.worker.exit_status().is_some())?;
+        wait_until(PATIENCE, "the worker is killed over an observation", || one.worker.exit_status().is_some())?;
         let said = grow(&line, 16, &[])?;
         ensure!(said.contains("4 → 16 tasks") && !said.contains("unread    0 "), "observations were unread: {said}");
         let running = ready(start(&line, 16, &[])?)?;

@@ -10,7 +10,7 @@ use tripline_testkit::proxy::{Api, Fate};
 use tripline_testkit::{Kafka, Options, Proxy, wait_until};
 
 /// Tests that ask for a proxy.
-const PROXIES: usize = 11;
+const PROXIES: usize = 12;
 
 /// The broker that these tests share, and a proxy in front of it that is the caller's alone.
 pub fn behind_a_proxy() -> (&'static Kafka, &'static Proxy) {

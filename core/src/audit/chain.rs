@@ -1,6 +1,7 @@
 //! The markers of each task: one chain of commits without a gap.
 
 use super::finding::Findings;
+use super::states::States;
 use super::{Audit, Kind, MAX_FINDINGS, NoteKind, Place, Role, Stamp, Task, Window};
 use crate::protocol::CommitId;
 use crate::protocol::start::{LAYOUT, Marker, Metadata};
@@ -97,16 +98,29 @@ impl Chain {
     }
 }
 
+/// A marker's key without a value.
+#[derive(Debug)]
+struct Tombstone {
+    task: Task,
+    partition: i32,
+    offset: i64,
+    at_ms: i64,
+}
+
 /// Markers as they are read.
 #[derive(Debug)]
 pub struct Markers {
     window: Window,
     changelog: String,
     tasks: BTreeMap<Task, Chain>,
-    /// Tombstones: task, partition and offset.
-    deleted: Vec<(Task, i32, i64)>,
+    deleted: Vec<Tombstone>,
     /// Numbers of partitions of the keyed topic that markers name.
     partitions: BTreeSet<i32>,
+    /// Tasks that were moved, with the partition of the changelog where the marker had been before.
+    moves: BTreeSet<(Task, i32)>,
+    /// A marker of a move was read.
+    has_moved: bool,
+    states: States,
     findings: Findings,
 }
 
@@ -119,6 +133,9 @@ impl Markers {
             tasks: BTreeMap::new(),
             deleted: Vec::new(),
             partitions: BTreeSet::new(),
+            moves: BTreeSet::new(),
+            has_moved: false,
+            states: States::default(),
             findings: Findings::default(),
         }
     }
@@ -127,8 +144,9 @@ impl Markers {
     /// stable offset that was taken first.
     pub fn marker(&mut self, task: &Task, partition: i32, offset: i64, at_ms: i64, settled: bool, value: Option<&[u8]>) {
         let Some(value) = value else {
+            self.states.unknown(task);
             if self.deleted.len() < MAX_FINDINGS {
-                self.deleted.push((task.clone(), partition, offset));
+                self.deleted.push(Tombstone { task: task.clone(), partition, offset, at_ms });
             } else {
                 self.findings.total += 1;
             }
@@ -136,6 +154,7 @@ impl Markers {
         };
         let marker = serde_json::from_slice::<Marker>(value).ok().filter(|marker| marker.v == LAYOUT);
         let Some((marker, CommitId(id))) = marker.and_then(|m| CommitId::from_hex(&m.commit_id).map(|id| (m, id))) else {
+            self.states.unknown(task);
             self.findings.note(NoteKind::UnreadableMarkers);
             return;
         };
@@ -147,6 +166,15 @@ impl Markers {
                 (1 << Role::Decisions.index(), decisions, i64::MIN)
             }
         };
+        let former = marker.moved_from.map(|before| task.partition.rem_euclid(before.max(1)));
+        if let Some(former) = former {
+            self.has_moved = true;
+            // Where it still stands a tombstone is no move's.
+            if former != partition {
+                self.moves.insert((task.clone(), former));
+            }
+        }
+        self.states.marker(task, Stamp { seq: marker.seq, id }, (partition, offset), at_ms, marker.states);
         let chain = self.tasks.entry(task.clone()).or_default();
         self.partitions.insert(marker.partitions);
         let commit = Commit {
@@ -166,21 +194,27 @@ impl Markers {
         chain.commits.push(commit);
     }
 
+    /// A state that a task wrote, or its tombstone, in the order of the partition and so before the marker of its commit.
+    pub fn state(&mut self, task: &Task) {
+        self.states.state(task);
+    }
+
     /// All markers are read. Markers appended at `kept_from_ms` or later cannot have been compacted away meanwhile.
     pub fn close(mut self, kept_from_ms: i64) -> Audit {
         // With another number of partitions, what was unread is written anew, and markers of routers move with the tasks.
-        let is_moved = self.partitions.len() > 1;
+        let is_moved = self.partitions.len() > 1 || self.has_moved;
         if is_moved {
             self.findings.note(NoteKind::Repartitioned);
         }
-        for (task, partition, offset) in &self.deleted {
-            let elsewhere = |chain: &Chain| chain.commits.iter().any(|commit| commit.partition != *partition);
-            if !(is_moved && self.tasks.get(task).is_some_and(elsewhere)) {
-                let place = Place { topic: &self.changelog, partition: *partition, offset: *offset };
+        for tombstone in std::mem::take(&mut self.deleted) {
+            if !self.is_of_a_move(&tombstone, kept_from_ms) {
+                let Tombstone { task, partition, offset, .. } = tombstone;
+                let place = Place { topic: &self.changelog, partition, offset };
                 let detail = "a tombstone under the key of the task's marker".to_owned();
-                self.findings.push(Kind::MarkerDeleted, Some(task), None, place, detail);
+                self.findings.push(Kind::MarkerDeleted, Some(&task), None, place, detail);
             }
         }
+        self.states.judge(self.window, kept_from_ms, &self.changelog, &mut self.findings);
         for (task, chain) in &mut self.tasks {
             chain.moved |= is_moved;
             if is_moved {
@@ -190,6 +224,16 @@ impl Markers {
         }
         let tasks = self.tasks.into_iter().filter(|(_, chain)| !chain.commits.is_empty()).collect();
         Audit::new(self.window, self.changelog, tasks, self.findings)
+    }
+
+    /// Whether a move left this tombstone where the task's marker had been. The move's marker may stand just before what is read, as
+    /// long as the tombstone is before the window. It may have been compacted away, or an older binary may not have said what it
+    /// was: then a marker elsewhere tells.
+    fn is_of_a_move(&self, tombstone: &Tombstone, kept_from_ms: i64) -> bool {
+        let Tombstone { task, partition, at_ms, .. } = tombstone;
+        let elsewhere = || self.tasks.get(task).is_some_and(|chain| chain.commits.iter().any(|commit| commit.partition != *partition));
+        let is_untold = self.partitions.len() > 1 || *at_ms < kept_from_ms;
+        *at_ms < self.window.since_ms || self.moves.contains(&(task.clone(), *partition)) || (is_untold && elsewhere())
     }
 }
 

@@ -34,6 +34,10 @@ pub enum Kind {
     MissingOutputs,
     /// A commit wrote fewer outputs than there are.
     SurplusOutputs,
+    /// A commit wrote more states than the changelog has of it.
+    MissingStates,
+    /// A commit wrote fewer states than stand before its marker.
+    SurplusStates,
     /// An output stands after one of a later commit of its task.
     OutputOutOfOrder,
     /// An output stands twice.
@@ -58,6 +62,8 @@ impl Kind {
             Kind::OutputWithoutMarker => "output_without_marker",
             Kind::MissingOutputs => "missing_outputs",
             Kind::SurplusOutputs => "surplus_outputs",
+            Kind::MissingStates => "missing_states",
+            Kind::SurplusStates => "surplus_states",
             Kind::OutputOutOfOrder => "output_out_of_order",
             Kind::RepeatedOutput => "repeated_output",
             Kind::UnstampedOutput => "unstamped_output",

@@ -19,25 +19,27 @@
 //! 6. outputs up to the watermarks of step 2.
 //!
 //! So outputs and offsets without a marker are always a finding, and outputs that are missing are one if the marker is settled.
+//! States stand in the marker's own partition before it: reading that once is enough.
 //!
 //! # What time hides
 //!
 //! Compaction may take a marker that a later one of its task replaced, once it is older than the compaction lag. A hole between
 //! markers is therefore a lost commit only if the marker before the hole is younger than that; behind an older hole the
-//! task's coverage begins. Retention may take outputs: what is missing counts from the time on from which the topic has them
-//! all. Times are the broker's append times; those of one commit are apart by [`Window::margin_ms`] at most.
+//! task's coverage begins. States are counted only where none can have been compacted away. Retention may take outputs: what is
+//! missing counts from the time on from which every partition that the task writes to has them all ([`Complete`]). Times are the broker's append times; those of one commit are apart by [`Window::margin_ms`] at most.
 
 mod chain;
 mod finding;
 mod outputs;
 mod report;
 mod seen;
+mod states;
 #[cfg(test)]
 mod tests;
 
 pub use chain::Markers;
 pub use finding::{Finding, Kind, MAX_FINDINGS, Note, NoteKind, Place};
-pub use outputs::{Audit, Output};
+pub use outputs::{Audit, Complete, Output};
 pub use report::{OutputCoverage, Report, TaskCoverage};
 
 use crate::protocol::CommitId;

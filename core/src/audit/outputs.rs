@@ -24,6 +24,28 @@ pub struct Output<'a> {
     pub id: Option<u64>,
 }
 
+/// From when on a topic of outputs has every record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Complete {
+    /// For each of its partitions the append time from which on it has them all, milliseconds.
+    pub from_ms: Vec<i64>,
+    /// A task's outputs stand in partitions that leave the same remainder as its own number when divided by this. 1: in any.
+    pub step: i32,
+}
+
+impl Complete {
+    /// For outputs of every task.
+    fn everywhere(&self) -> i64 {
+        self.from_ms.iter().copied().max().unwrap_or(i64::MIN)
+    }
+
+    /// For outputs of the task of this partition.
+    fn of_task(&self, partition: i32) -> i64 {
+        let step = self.step.max(1);
+        self.from_ms.iter().skip(partition.rem_euclid(step) as usize).step_by(step as usize).copied().max().unwrap_or(i64::MIN)
+    }
+}
+
 /// An id that came twice.
 #[derive(Debug)]
 struct Repeat {
@@ -130,20 +152,25 @@ impl Audit {
         }
     }
 
-    /// Everything is read. `complete_from_ms`: for each kind, the append time from which on its topic has every record.
-    pub fn close(mut self, complete_from_ms: [i64; Role::ALL.len()]) -> Report {
+    /// Everything is read. `complete`: for each kind, from when on its topic has every record.
+    pub fn close(mut self, complete: &[Complete; Role::ALL.len()]) -> Report {
         self.judge_repeats();
         for (task, chain) in &self.tasks {
             for commit in &chain.commits {
                 let place = Place { topic: &self.changelog, partition: commit.partition, offset: commit.offset };
-                judge(task, commit, chain.moved, self.window, &complete_from_ms, place, &mut self.findings);
+                judge(task, commit, chain.moved, self.window, complete, place, &mut self.findings);
             }
         }
         let tasks = self.tasks.iter().map(|(task, chain)| coverage(task, chain, self.window)).collect();
-        let outputs = Role::ALL.map(|role| OutputCoverage {
-            role,
-            records: self.records[role.index()],
-            from_ms: complete_from_ms[role.index()].saturating_add(self.window.margin_ms).max(self.window.since_ms),
+        let outputs = Role::ALL.map(|role| {
+            let Complete { from_ms, .. } = &complete[role.index()];
+            let covered = |complete_ms: i64| complete_ms.saturating_add(self.window.margin_ms).max(self.window.since_ms);
+            OutputCoverage {
+                role,
+                records: self.records[role.index()],
+                from_ms: covered(complete[role.index()].everywhere()),
+                earliest_ms: covered(from_ms.iter().copied().min().unwrap_or(i64::MIN)),
+            }
         });
         let (findings, total, notes) = self.findings.close();
         Report { window: self.window, tasks, outputs, findings, total, notes }
@@ -212,7 +239,7 @@ fn judge(
     commit: &Commit,
     moved: bool,
     window: Window,
-    complete_from_ms: &[i64; Role::ALL.len()],
+    complete: &[Complete; Role::ALL.len()],
     place: Place<'_>,
     findings: &mut Findings,
 ) {
@@ -227,7 +254,9 @@ fn judge(
             findings.push(Kind::SurplusOutputs, Some(task), Some(commit.stamp()), place, detail);
             continue;
         }
-        let is_there = complete_from_ms[role.index()].saturating_add(window.margin_ms);
+        // Before a move a task wrote to other partitions.
+        let complete = &complete[role.index()];
+        let is_there = if moved { complete.everywhere() } else { complete.of_task(task.partition) }.saturating_add(window.margin_ms);
         if commit.settled && commit.at_ms >= window.since_ms.max(is_there) {
             let detail = format!("{count} {name} that its marker counts are not there");
             findings.push(Kind::MissingOutputs, Some(task), Some(commit.stamp()), place, detail);

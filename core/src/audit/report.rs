@@ -28,8 +28,10 @@ pub struct OutputCoverage {
     pub role: Role,
     /// How many were read.
     pub records: u64,
-    /// For commits from then on a missing one is noticed, milliseconds.
+    /// For commits of every task from then on a missing one is noticed, milliseconds.
     pub from_ms: i64,
+    /// For those of some tasks already from then on: their partitions of the topic go further back.
+    pub earliest_ms: i64,
 }
 
 /// The result.

@@ -38,6 +38,10 @@ fn router() -> Task {
     Task { topic: "requests".into(), partition: 0 }
 }
 
+fn complete(from_ms: i64) -> [Complete; 7] {
+    std::array::from_fn(|_| Complete { from_ms: vec![from_ms], step: 1 })
+}
+
 fn at_ms(seq: u64) -> i64 {
     SINCE_MS + 10 * seq as i64
 }
@@ -57,6 +61,7 @@ fn marker(seq: u64, id: u128, outputs: OutputCounts) -> Marker {
         states: 0,
         decisions: outputs.decisions,
         work: Some(Work { first_offset: 3 * seq as i64, outputs }),
+        moved_from: None,
     }
 }
 
@@ -141,7 +146,7 @@ impl Log {
             let at = Place { topic: "observations", partition: 3, offset: offset as i64 };
             audit.observation(at, at_ms(*source as u64 / 3), (&router(), *source), *id);
         }
-        audit.close([self.complete_from_ms; 7])
+        audit.close(&complete(self.complete_from_ms))
     }
 
     fn kinds(&self) -> Vec<Kind> {
@@ -251,6 +256,87 @@ fn another_number_of_partitions_is_a_remark() {
     assert_eq!((log.kinds(), log.notes()), (vec![], vec![(NoteKind::Repartitioned, 1), (NoteKind::UntoldObservations, 33)]));
     log.moved_to = None;
     assert_eq!(log.kinds(), [Kind::MarkerDeleted], "without another place it is gone");
+}
+
+/// The window begins with the move: its marker says where the one before it stood, so that the tombstone there explains itself.
+#[test]
+fn a_move_at_the_beginning_of_the_window_is_no_deletion_and_no_older_binary() {
+    let mut log = Log::new().without_markers_before(5);
+    log.outputs.retain(|output| output.stamp.seq >= 5);
+    log.moved_to = Some((10, 5));
+    for (of, offset, marker) in &mut log.markers {
+        let marker = marker.as_mut().expect("no tombstones yet");
+        (marker.partitions, marker.moved_from) = (8, (*offset < 12).then_some(4));
+        if *of == router() {
+            marker.work.as_mut().expect("counts").outputs.observations = 0;
+        }
+    }
+    // Router partition 0 stood in partition 0 of 4.
+    let deleted = |log: &Log, partition, deleted_ms, kept_from_ms| {
+        let mut markers = Markers::new(Window { since_ms: SINCE_MS, margin_ms: MARGIN_MS }, "changelog");
+        for (task, offset, marker) in &log.markers {
+            let value = serde_json::to_vec(marker.as_ref().expect("there")).expect("plain struct");
+            markers.marker(task, 5, *offset, at_ms(*offset as u64 / 2), true, Some(&value));
+        }
+        markers.marker(&router(), partition, 99, deleted_ms, true, None);
+        markers.close(kept_from_ms).close(&complete(i64::MAX)).findings.iter().map(|finding| finding.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(deleted(&log, 0, at_ms(5), 0), []);
+    assert_eq!(deleted(&log, 1, at_ms(5), 0), [Kind::MarkerDeleted], "it never stood there");
+    assert_eq!(deleted(&log, 5, at_ms(9), 0), [Kind::MarkerDeleted], "where it stands now");
+    // The move's own marker is gone by now: replaced, and older than compaction spares.
+    log.markers.retain(|(_, offset, _)| *offset >= 12);
+    assert_eq!(deleted(&log, 0, at_ms(5), at_ms(6)), []);
+    assert_eq!(deleted(&log, 0, at_ms(5), at_ms(5)), [Kind::MarkerDeleted]);
+    let notes = log.notes();
+    assert!(notes.iter().all(|(kind, _)| *kind != NoteKind::MarkersWithoutCounts), "{notes:?}");
+}
+
+#[test]
+fn states_are_as_many_as_the_marker_behind_them_counts() {
+    let kinds = |found: [u64; 4], kept_from_ms| {
+        let mut markers = Markers::new(Window { since_ms: SINCE_MS, margin_ms: MARGIN_MS }, "changelog");
+        for (seq, found) in (0..).zip(found) {
+            (0..found).for_each(|_| markers.state(&task()));
+            let value = serde_json::to_vec(&Marker { states: 3, ..marker(seq, u128::from(seq), OutputCounts::default()) });
+            markers.marker(&task(), 3, 10 * seq as i64, at_ms(seq), true, Some(&value.expect("plain struct")));
+        }
+        let report = markers.close(kept_from_ms).close(&complete(0));
+        report.findings.iter().map(|f| (f.kind, f.stamp.map_or(0, |s| s.seq), f.detail.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds([3, 3, 3, 3], 0), []);
+    assert_eq!(kinds([0, 3, 3, 3], 0), [], "the first may have begun before what was read");
+    assert_eq!(kinds([3, 3, 1, 3], 0), [(Kind::MissingStates, 2, "2 changed states that its marker counts are not there".into())]);
+    assert_eq!(kinds([3, 3, 3, 4], 0), [(Kind::SurplusStates, 3, "1 changed states more than its marker counts".into())]);
+    assert_eq!(kinds([3, 3, 1, 3], at_ms(1)).len(), 1);
+    assert_eq!(kinds([3, 3, 1, 3], at_ms(1) + 1), [], "compaction may have taken them");
+}
+
+/// One partition of a topic that retention has emptied hides what is missing there, and nothing else.
+#[test]
+fn what_retention_took_of_one_partition_hides_only_what_stood_there() {
+    let findings = |step, from_ms: &[i64]| {
+        let mut log = Log::new();
+        log.outputs.remove(3);
+        log.markers.truncate(6);
+        let mut markers = Markers::new(Window { since_ms: SINCE_MS, margin_ms: MARGIN_MS }, "changelog");
+        for (of, offset, marker) in &log.markers {
+            let value = serde_json::to_vec(marker.as_ref().expect("there")).expect("plain struct");
+            markers.marker(of, 3, *offset, at_ms(*offset as u64 / 2), true, Some(&value));
+        }
+        let mut all = complete(i64::MAX - MARGIN_MS);
+        all[Role::Decisions.index()] = Complete { from_ms: from_ms.to_vec(), step };
+        let report = markers.close(0).close(&all);
+        let decisions = report.outputs[Role::Decisions.index()];
+        (report.total, decisions.earliest_ms == SINCE_MS, decisions.from_ms == SINCE_MS)
+    };
+    let late = i64::MAX - MARGIN_MS;
+    assert_eq!(findings(4, &[late, late, late, 0]), (3, true, false), "task 3 writes to partition 3 only");
+    assert_eq!(findings(4, &[0, 0, 0, late]), (0, true, false));
+    assert_eq!(findings(2, &[late, 0, late, 0]), (3, true, false), "to 1 and 3");
+    assert_eq!(findings(2, &[0, late, 0, 0]), (0, true, false));
+    assert_eq!(findings(1, &[late, 0, 0, 0]), (0, true, false), "anywhere");
+    assert_eq!(findings(1, &[0, 0, 0, 0]), (3, true, true));
 }
 
 #[test]
@@ -412,10 +498,10 @@ fn records_that_no_commit_wrote_are_found() {
     let mut of_today = audit();
     of_today.unstamped(Role::Decisions, at, SINCE_MS);
     of_today.unstamped(Role::Decisions, at, SINCE_MS - 1);
-    assert_eq!(of_today.close([0; 7]).findings.iter().map(|f| f.kind).collect::<Vec<_>>(), [Kind::UnstampedOutput]);
+    assert_eq!(of_today.close(&complete(0)).findings.iter().map(|f| f.kind).collect::<Vec<_>>(), [Kind::UnstampedOutput]);
     let mut of_before = audit();
     of_before.unstamped(Role::DeadLetters, at, SINCE_MS);
-    let report = of_before.close([0; 7]);
+    let report = of_before.close(&complete(0));
     assert_eq!((report.total, report.notes), (0, vec![Note { kind: NoteKind::UnstampedOutputs, count: 1 }]));
 }
 

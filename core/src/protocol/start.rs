@@ -61,6 +61,9 @@ pub struct Marker {
     /// What the commit did, for the [audit](crate::audit). A binary before it leaves the field out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
+    /// `state repartition` wrote it: the number of partitions of the keyed topic for which the one before it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<i32>,
 }
 
 /// What one commit of a task did: which input records it took and how many outputs of each kind it wrote.
@@ -195,14 +198,24 @@ pub enum Halt {
         marker: u64,
     },
     /// The partition count changed.
-    #[error(
-        "the state was written for {written} partitions, the topic has {found}: keys have moved; `tripline state repartition --to {found}` moves their state, too"
-    )]
+    #[error("the state was written for {written} partitions, the topic has {found}: {}", after_a_change(*written, *found))]
     Partitions {
-        /// Then.
+        /// Partitions of the keyed topic when the state was written.
         written: i32,
-        /// Now.
+        /// Partitions that the keyed topic has now.
         found: i32,
+    },
+    /// Offset and marker of one commit do not agree on the number of partitions.
+    #[error(
+        "the marker of commit {seq} says that its state was written for {marker} partitions, the group's offset of the same commit says {committed}: somebody wrote one of them by hand"
+    )]
+    MarkerPartitions {
+        /// The commit.
+        seq: u64,
+        /// Partitions by its marker in the changelog.
+        marker: i32,
+        /// Partitions by its offset's metadata.
+        committed: i32,
     },
     /// The changelog ends without the marker.
     #[error("the changelog ends at offset {end} without the marker of commit {seq}: records are missing from it")]
@@ -232,6 +245,15 @@ pub enum Halt {
         /// The committed offset.
         next_offset: i64,
     },
+}
+
+/// The way out for a topic that had this many partitions, and has so many now.
+fn after_a_change(written: i32, found: i32) -> String {
+    if found > written {
+        format!("keys have moved; `tripline state repartition --to {found}` moves their state, too")
+    } else {
+        format!("a topic loses no partition, so it was made anew; make it with {written}, or begin with another app.id")
+    }
 }
 
 /// Decides from the committed offset, its metadata (if it is ours) and the local store. `discard_before_ms`: a store whose
@@ -273,11 +295,11 @@ pub fn after_search(offset: Option<i64>, newest: Option<&Marker>) -> Result<Plan
 }
 
 /// What a marker of the task means while the changelog is applied. Earlier ones of the same life may be of the time before the
-/// app grew: the commit that the metadata names is the one that has to fit.
+/// app grew: the commit that the metadata names is the one that has to fit. `partitions` are those of the metadata.
 pub fn marker_met(marker: &Marker, metadata: &Metadata, partitions: i32) -> Result<bool, Halt> {
     if marker.history == metadata.history && marker.commit_id == metadata.commit_id {
         if marker.partitions != partitions {
-            return Err(Halt::Partitions { written: marker.partitions, found: partitions });
+            return Err(Halt::MarkerPartitions { seq: marker.seq, marker: marker.partitions, committed: partitions });
         }
         return Ok(true);
     }
@@ -364,6 +386,7 @@ mod tests {
             states: 0,
             decisions: 0,
             work: None,
+            moved_from: None,
         }
     }
 
@@ -377,6 +400,17 @@ mod tests {
     #[test]
     fn another_number_of_partitions_stops_also_when_the_store_is_up_to_date() {
         assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 1)), 0, 8), Err(Halt::Partitions { written: 4, found: 8 }));
+        let told = |found| Halt::Partitions { written: 4, found }.to_string();
+        assert!(
+            told(8).ends_with("the topic has 8: keys have moved; `tripline state repartition --to 8` moves their state, too"),
+            "{}",
+            told(8)
+        );
+        assert!(
+            told(3).ends_with("it was made anew; make it with 4, or begin with another app.id"),
+            "no repartition makes less: {}",
+            told(3)
+        );
     }
 
     #[test]
@@ -409,7 +443,7 @@ mod tests {
         assert_eq!(marker_met(&marker(5, 1), &metadata(5, 1), 4), Ok(true));
         assert_eq!(marker_met(&marker(4, 9), &metadata(5, 1), 4), Ok(false));
         assert_eq!(marker_met(&marker(6, 9), &metadata(5, 1), 4), Err(Halt::MarkerAhead { marker: 6, committed: 5 }));
-        assert_eq!(marker_met(&marker(5, 1), &metadata(5, 1), 8), Err(Halt::Partitions { written: 4, found: 8 }));
+        assert_eq!(marker_met(&marker(5, 1), &metadata(5, 1), 8), Err(Halt::MarkerPartitions { seq: 5, marker: 4, committed: 8 }));
         let grown = Metadata { partitions: 8, ..metadata(5, 1) };
         assert_eq!(marker_met(&marker(4, 9), &grown, 8), Ok(false), "of the time before the app grew");
     }

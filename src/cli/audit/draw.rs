@@ -47,7 +47,11 @@ fn task_line(task: &TaskCoverage) -> [String; 5] {
 }
 
 fn output_line(output: &OutputCoverage) -> [String; 3] {
-    [output.role.name().to_owned(), output.records.to_string(), format_rfc3339_ms(output.from_ms)]
+    let from = format_rfc3339_ms(output.from_ms);
+    // Where partitions go back to different times, the tasks that write to them do.
+    let earliest = (output.earliest_ms < output.from_ms).then(|| format_rfc3339_ms(output.earliest_ms));
+    let from = earliest.map_or_else(|| from.clone(), |earliest| format!("{from} (some tasks: {earliest})"));
+    [output.role.name().to_owned(), output.records.to_string(), from]
 }
 
 fn finding_line(finding: &Finding) -> String {
@@ -97,7 +101,10 @@ fn task_json(task: &TaskCoverage) -> Value {
 }
 
 fn output_json(output: &OutputCoverage) -> Value {
-    json!({"kind": output.role.name(), "records": output.records, "complete_from": format_rfc3339_ms(output.from_ms)})
+    json!({
+        "kind": output.role.name(), "records": output.records,
+        "complete_from": format_rfc3339_ms(output.from_ms), "complete_from_earliest": format_rfc3339_ms(output.earliest_ms),
+    })
 }
 
 fn finding_json(finding: &Finding) -> Value {
@@ -113,7 +120,7 @@ fn finding_json(finding: &Finding) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tripline_core::audit::{Kind, Markers, Place, Role, Stamp, Task, Window};
+    use tripline_core::audit::{Complete, Kind, Markers, Place, Role, Stamp, Task, Window};
 
     fn report(with_finding: bool) -> Report {
         let task = Task { topic: "app.requests".into(), partition: 3 };
@@ -128,7 +135,9 @@ mod tests {
             let role = Role::Decisions;
             audit.output(&tripline_core::audit::Output { role, at, at_ms: 1_760_000_001_000, task: &task, stamp, id: None });
         }
-        audit.close([0; 7])
+        let mut complete: [Complete; 7] = Default::default();
+        complete[Role::Decisions as usize] = Complete { from_ms: vec![0, 0, 1_760_000_009_000, 0], step: 4 };
+        audit.close(&complete)
     }
 
     #[test]
@@ -136,6 +145,8 @@ mod tests {
         let clean = text(&report(false), "shop");
         assert!(clean.ends_with("\n\nclean: 1 commit of 1 task and 1 output add up\n"), "{clean}");
         assert!(clean.contains("app.requests/3  1        7 to 7  2025-10-09T08:53:21.000Z"), "{clean}");
+        let partly = "decisions     1        2025-10-09T08:53:29.000Z (some tasks: 2025-10-09T08:53:20.000Z)\n";
+        assert!(clean.contains(partly), "{clean}");
         let torn = text(&report(true), "shop");
         let finding = "missing_outputs: task app.requests/3 commit 7 (0000000000000000000000000000004d) at changelog/1 offset 40: ";
         assert!(torn.contains(finding) && torn.ends_with("1 finding: 1 commit of 1 task and 0 outputs do not add up\n"), "{torn}");

@@ -16,7 +16,7 @@ use rdkafka::{Offset, Timestamp, TopicPartitionList};
 use record::Ours;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use tripline_core::audit::{Audit, Markers, Report, Role, Task, Window};
+use tripline_core::audit::{Audit, Complete, Markers, Report, Role, Task, Window};
 use tripline_core::protocol::start::Metadata;
 
 /// How long the cluster may take for one answer.
@@ -76,18 +76,22 @@ impl Reader<'_> {
             audit.offset(task, found.as_ref().map(|(offset, metadata)| (*offset, metadata.as_ref())));
         }
         // Where a kind has no topic, nothing of it is missing.
-        let mut complete_from_ms = [i64::MIN; Role::ALL.len()];
+        let mut complete: [Complete; Role::ALL.len()] = Default::default();
         for ((role, topic), parts) in outputs.iter().zip(&parts) {
-            let at = &mut complete_from_ms[*role as usize];
-            *at = since_ms - margin_ms;
-            if *role == Role::Standing {
-                *at = (*at).max(now_ms() - self.lag_ms(topic, 0));
-            }
-            for part in parts {
-                *at = (*at).max(self.read(&mut audit, *role, topic, *part)?);
-            }
+            let compacted_ms = if *role == Role::Standing { now_ms() - self.lag_ms(topic, 0) } else { i64::MIN };
+            let least_ms = compacted_ms.max(since_ms - margin_ms);
+            let from_ms = parts.iter().map(|part| Ok(self.read(&mut audit, *role, topic, *part)?.max(least_ms)));
+            let from_ms = from_ms.collect::<Result<Vec<_>, Failure>>()?;
+            complete[*role as usize] = Complete { step: self.step(*role, from_ms.len(), settled.len()), from_ms };
         }
-        Ok(audit.close(complete_from_ms))
+        Ok(audit.close(&complete))
+    }
+
+    /// See [`Complete::step`]. Routed mode places observations and what is said of their entity by one key. Elsewhere the app placed the
+    /// record, and what came of it may stand anywhere.
+    fn step(&self, role: Role, partitions: usize, tasks: usize) -> i32 {
+        let is_by_entity = !matches!(role, Role::DeadLetters | Role::Observations);
+        if is_by_entity && self.config.input.keyed_by == KeyedBy::None { divisor(partitions, tasks) as i32 } else { 1 }
     }
 
     fn roles(&self) -> Vec<(Role, String)> {
@@ -202,11 +206,15 @@ impl Reader<'_> {
         let mut markers = Markers::new(window, changelog);
         let mut newest_ms = i64::MIN;
         let parts = self.parts(changelog, window.since_ms - 2 * window.margin_ms)?;
+        let keyed_topic = self.config.keyed_topic();
         for (part, settled) in parts.into_iter().zip(settled) {
+            let owner = Task { topic: keyed_topic.clone(), partition: part.partition };
             self.each(changelog, part, |record, at_ms| {
                 newest_ms = newest_ms.max(at_ms);
-                if let Some(task) = record::task_of_marker(record.key(), &self.config.keyed_topic()) {
+                if let Some(task) = record::task_of_marker(record.key(), &keyed_topic) {
                     markers.marker(&task, part.partition, record.offset(), at_ms, record.offset() < *settled, record.payload());
+                } else if record::is_state(record.key()) {
+                    markers.state(&owner);
                 }
             })?;
         }
@@ -231,8 +239,19 @@ impl Reader<'_> {
         if low == 0 || low < part.from {
             return Ok(i64::MIN);
         }
-        // Retention has come this far: what was before the first record that is left is not known.
-        Ok(times.iter().find(|(offset, _)| *offset >= low).map_or_else(now_ms, |(_, at_ms)| *at_ms))
+        // Retention has come this far: what was before the first record that is left is not known, but it was no younger than
+        // retention takes.
+        let first_ms = times.iter().find(|(offset, _)| *offset >= low).map_or_else(now_ms, |(_, at_ms)| *at_ms);
+        Ok(self.retention_ms(topic).map_or(first_ms, |retention_ms| first_ms.min(now_ms().saturating_sub(retention_ms))))
+    }
+
+    /// The age that every record of a topic reaches, less what clocks may be apart; `None` when they can go by size, or nobody may say.
+    fn retention_ms(&self, topic: &str) -> Option<i64> {
+        let settings = self.found.get(topic)?.settings.as_ref()?;
+        let number = |name: &str| settings.get(name)?.value.parse::<i64>().ok();
+        let retention_ms = number("retention.ms")?;
+        // Without a bound in time or size somebody else deleted them.
+        (number("retention.bytes")? < 0 && retention_ms >= 0).then(|| retention_ms.saturating_sub(BEYOND_TRANSACTION_MS))
     }
 
     /// Every committed record of a partition with its append time.
@@ -258,6 +277,11 @@ impl Reader<'_> {
 
 /// First records of a partition whose times are kept, in case retention takes some of them while they are read.
 const FIRST_TIMES: usize = 1_000;
+
+/// The greatest common divisor of two positive numbers.
+fn divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a.max(1) } else { divisor(b, a % b) }
+}
 
 fn open(topic: &str, part: Part) -> Failure {
     let Part { partition, end, .. } = part;

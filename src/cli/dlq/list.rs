@@ -18,7 +18,7 @@ pub(super) fn run(args: &ListArgs, filter: Filter, config: &Config) -> Result<u8
     let text = match args.output {
         Output::Json => {
             let letters: Vec<Value> = newest.iter().map(|letter| letter.json()).collect();
-            format!("{:#}\n", json!({ "letters": letters, "reasons": reasons(&counts) }))
+            format!("{:#}\n", json!({ "letters": letters, "reasons": reasons(&counts), "left_out": index.left_out().count }))
         }
         Output::Ndjson => newest.iter().map(|letter| format!("{}\n", letter.json())).collect(),
         Output::Table => table(&newest),
@@ -90,7 +90,7 @@ mod tests {
             attempt: 1,
             redriven_from: None,
         };
-        let mut see = |partition, offset, at_ms, kind: &Kind<'_>| index.see(LetterId { partition, offset }, at_ms, kind, 9);
+        let mut see = |partition, offset, at_ms, kind: &Kind<'_>| index.see(LetterId { partition, offset }, at_ms, kind, 9, None);
         see(0, 0, 3_000, &Kind::Letter(told("bad_time", "event_time")));
         see(0, 1, 4_000, &Kind::Letter(told("bad_time", "evil\u{1b}[2J")));
         see(0, 2, 5_000, &Kind::Receipt(0));

@@ -23,13 +23,13 @@ pub(super) fn run(args: &RedriveArgs, filter: Filter, config: &Config) -> Result
     failpoints::arm(std::env::var("TRIPLINE_FAILPOINTS").ok().as_deref()).map_err(|problem| Failure::new(code::USAGE, problem))?;
     let reader = Reader::connect(config)?;
     // A dry run fences nobody. A real one reads the receipts after it has fenced: then no other can add one.
-    let redriver = if args.execute { Some(Redriver::take_over(config)?) } else { None };
+    let mut redriver = if args.execute { Some(Redriver::take_over(config)?) } else { None };
     let index = reader.index(filter)?;
     let sources = Sources::new(config, reader.partitions(&Sources::topics(config))?);
     let plan = Plan::new(index.letters(), &sources, args.max_attempts, args.limit as usize);
     remark(&index);
     let missing: Vec<LetterId> = args.letters.iter().copied().filter(|id| !index.has(*id)).collect();
-    let done = match &redriver {
+    let done = match &mut redriver {
         Some(redriver) => {
             let bar = ProgressBar::new(plan.send.len() as u64);
             let done = redriver.send(&reader, &sources, &plan, args.rate.get(), |sent| bar.inc(sent as u64))?;
@@ -38,7 +38,7 @@ pub(super) fn run(args: &RedriveArgs, filter: Filter, config: &Config) -> Result
         }
         None => None,
     };
-    let report = Report { plan: &plan, missing: &missing, is_named: !args.letters.is_empty(), done };
+    let report = Report { plan: &plan, missing: &missing, is_named: !args.letters.is_empty(), left_out: index.left_out().count, done };
     match args.output {
         Output::Table => print(&report.text())?,
         Output::Json => print(&report.json())?,
@@ -52,6 +52,8 @@ struct Report<'a> {
     missing: &'a [LetterId],
     /// Dead letters were asked for by name: each should have been sent.
     is_named: bool,
+    /// Dead letters that matched and were not looked at: there are too many.
+    left_out: u64,
     /// `None` for a dry run.
     done: Option<Done>,
 }
@@ -74,7 +76,8 @@ impl Report<'_> {
     }
 
     fn redriven_before(&self) -> usize {
-        self.plan.refused.iter().filter(|(_, why)| *why == Refusal::Redriven).count()
+        let before = self.plan.refused.iter().filter(|(_, why)| *why == Refusal::Redriven).count();
+        before + self.done.as_ref().map_or(0, |done| done.elsewhere)
     }
 
     /// By name each has to be sent, or to have been; a filter takes what it can.
@@ -98,6 +101,9 @@ impl Report<'_> {
         if self.plan.beyond_limit > 0 {
             let _ = writeln!(text, "{:>8}  left for the next run (--limit)", self.plan.beyond_limit);
         }
+        if self.left_out > 0 {
+            let _ = writeln!(text, "{:>8}  not looked at, the oldest", self.left_out);
+        }
         match &self.done {
             Some(done) => writeln!(text, "{} sent back", count(done.sent, "dead letter")),
             None => writeln!(text, "nothing sent: dry run; {} would be with --execute", count(self.plan.send.len(), "dead letter")),
@@ -117,6 +123,7 @@ impl Report<'_> {
             "refused": refused,
             "already_redriven": self.redriven_before(),
             "beyond_limit": self.plan.beyond_limit,
+            "left_out": self.left_out,
         });
         format!("{value:#}\n")
     }
@@ -133,7 +140,7 @@ mod tests {
     #[test]
     fn what_was_asked_for_by_name_and_not_sent_is_a_failure_and_a_repeat_is_none() {
         let plan = |refused: &[(LetterId, Refusal)]| Plan { refused: refused.to_vec(), ..Plan::default() };
-        let code = |plan: &Plan, missing: &[LetterId], is_named| Report { plan, missing, is_named, done: None }.exit_code();
+        let code = |plan: &Plan, missing: &[LetterId], is_named| Report { plan, missing, is_named, left_out: 0, done: None }.exit_code();
         let (before, large) = (plan(&[(id(1), Refusal::Redriven)]), plan(&[(id(1), Refusal::Truncated(9))]));
         assert_eq!(
             [code(&before, &[], true), code(&before, &[id(2)], true), code(&large, &[], true), code(&large, &[], false)],
@@ -145,7 +152,8 @@ mod tests {
     fn a_report_names_the_first_of_each_kind_and_says_that_nothing_was_sent() {
         let refused = (0..7).map(|offset| (id(offset), Refusal::Attempts(3))).chain([(id(9), Refusal::Redriven)]).collect();
         let plan = Plan { refused, beyond_limit: 4, ..Plan::default() };
-        let text = Report { plan: &plan, missing: &[], is_named: false, done: None }.text();
+        let text = Report { plan: &plan, missing: &[], is_named: false, left_out: 3, done: None }.text();
+        assert!(text.contains("3  not looked at, the oldest"), "{text}");
         assert!(text.contains("7  not sent: attempt 3 failed, too") && text.contains("(0/0, 0/1, 0/2, 0/3, 0/4, …)"), "{text}");
         assert!(text.contains("1  already redriven") && text.contains("4  left for the next run"), "{text}");
         assert!(text.ends_with("nothing sent: dry run; 0 dead letters would be with --execute\n"), "{text}");

@@ -150,7 +150,7 @@ mod tests {
             attempt: 2,
             redriven_from: Some(LetterId { partition: 3, offset: 7 }),
         };
-        index.see(LetterId { partition: 3, offset: 9 }, 1_000, &Kind::Letter(told), 9);
+        index.see(LetterId { partition: 3, offset: 9 }, 1_000, &Kind::Letter(told), 9, None);
         index.letters().next().expect("one").clone()
     }
 

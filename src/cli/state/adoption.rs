@@ -120,6 +120,7 @@ mod tests {
             states: 1,
             decisions: 2,
             work: None,
+            moved_from: None,
         }
     }
 

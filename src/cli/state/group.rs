@@ -13,7 +13,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use std::convert::Infallible;
 use std::time::Duration;
-use tripline_core::protocol::start::Halt;
 
 /// How long the cluster may take for one answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -79,9 +78,10 @@ impl Group<'_> {
             return Err(Failure::usage(format!("{} has no partition {}: they are 0 to {}", task.topic, task.partition, own - 1)));
         }
         let tasks = partitions(&self.config.keyed_topic())?;
-        let written = partitions(&self.config.changelog_topic())?;
+        let changelog = self.config.changelog_topic();
+        let (keyed, written) = (self.config.keyed_topic(), partitions(&changelog)?);
         if written != tasks {
-            return Err(refused(format!("{task}: {}", Halt::Partitions { written, found: tasks })));
+            return Err(refused(uneven(task, (&changelog, written), (&keyed, tasks))));
         }
         Ok(tasks)
     }
@@ -178,6 +178,16 @@ impl Group<'_> {
         element.set_metadata(text);
         self.committed.commit(&list, CommitMode::Sync).map_err(|e| of_kafka("write the group's offset", &e))
     }
+}
+
+/// The changelog has one partition for each of the keyed topic's: what to do when it has not.
+fn uneven(task: &Task, (changelog, written): (&str, i32), (keyed, tasks): (&str, i32)) -> String {
+    let way_out = if written < tasks {
+        format!("if {keyed} grew, `tripline state repartition --to {tasks}` gives the changelog as many and moves the states")
+    } else {
+        format!("{keyed} was made anew, or is another one than the states are of: look with `tripline topics check`")
+    };
+    format!("{task}: the changelog {changelog} has {written} partitions, {keyed} has {tasks}: {way_out}")
 }
 
 fn of_client(error: ClientError) -> Failure {

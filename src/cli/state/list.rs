@@ -94,12 +94,14 @@ struct Row {
 
 impl Row {
     fn of_task(group: &Group<'_>, task: &Task, tasks: i32, store: Store) -> Result<Row, Failure> {
+        // The marker first: what it belongs to is committed, so the offset that is read after it is of that commit or a later one. A
+        // worker that goes on meanwhile would otherwise be told as offsets that were reset.
+        let marker = group.newest_marker(task, tasks)?;
         let (offset, metadata) = match group.offset_of(task)? {
             Found::Nothing => (None, None),
             Found::Foreign(offset) => (Some(offset), None),
             Found::Ours(offset, metadata) => (Some(offset), Some(metadata)),
         };
-        let marker = group.newest_marker(task, tasks)?;
         let marker = marker.and_then(|bytes| serde_json::from_slice::<Marker>(&bytes).ok()).filter(|marker| marker.v == LAYOUT);
         let (low, end) = group.ends(&task.topic, task.partition)?;
         let too_old_ms = jiff::Timestamp::now().as_millisecond() - DISCARD_AFTER_MS;
@@ -140,10 +142,12 @@ fn start(
     too_old_ms: i64,
     tasks: i32,
 ) -> Result<String, Halt> {
-    if let (Some(metadata), Some(marker)) = (metadata, marker) {
-        start::marker_met(marker, metadata, tasks)?;
-    }
     let is_router = *store == Store::NotItsOwn;
+    // A router has no keys that could have moved: it may have been away while the tasks were.
+    let tasks = metadata.filter(|_| is_router).map_or(tasks, |metadata| metadata.partitions);
+    if let (Some(metadata), Some(marker)) = (metadata, marker) {
+        start::marker_met(marker, metadata, metadata.partitions)?;
+    }
     Ok(match start::plan(offset, metadata, store.local(), too_old_ms, tasks)? {
         _ if *store == Store::InUse => "a worker is at work on this machine".to_owned(),
         Plan::Ready(offset) => format!("at offset {offset}"),
@@ -213,6 +217,7 @@ mod tests {
             states: 0,
             decisions: 0,
             work: None,
+            moved_from: None,
         }
     }
 
@@ -235,6 +240,9 @@ mod tests {
         assert_eq!(told(None, None, None, Store::Absent), "fresh, at input.start");
         assert_eq!(told(Some(7), None, None, Store::Absent), "fresh, at offset 7");
         assert!(told(Some(7), None, Some(5), Store::Absent).starts_with("halt: "));
+        let grown = |store: Store| start(Some(9), Some(&metadata(5)), Some(&marker(5)), &store, 0, 8);
+        assert!(grown(store(5)).is_err_and(|halt| halt.to_string().contains("repartition --to 8")));
+        assert_eq!(grown(Store::NotItsOwn), Ok("at offset 9".to_owned()), "its topic was away while the app grew");
         assert!(told(Some(9), Some(5), Some(6), Store::Absent).contains("commit 6"));
         assert!(told(Some(9), Some(5), Some(5), store(6)).contains("local state has commit 6"));
     }

@@ -140,6 +140,7 @@ fn operation(operation: rd::rd_kafka_AclOperation_t) -> Option<Operation> {
         O::RD_KAFKA_ACL_OPERATION_READ => Some(Operation::Read),
         O::RD_KAFKA_ACL_OPERATION_WRITE => Some(Operation::Write),
         O::RD_KAFKA_ACL_OPERATION_CREATE => Some(Operation::Create),
+        O::RD_KAFKA_ACL_OPERATION_ALTER => Some(Operation::Alter),
         O::RD_KAFKA_ACL_OPERATION_DESCRIBE => Some(Operation::Describe),
         O::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS => Some(Operation::DescribeConfigs),
         O::RD_KAFKA_ACL_OPERATION_ALTER_CONFIGS => Some(Operation::AlterConfigs),

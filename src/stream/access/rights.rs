@@ -42,6 +42,8 @@ pub enum Operation {
     Write,
     /// Create a topic.
     Create,
+    /// Give a topic more partitions.
+    Alter,
     /// See that it exists.
     Describe,
     /// Read settings.
@@ -59,8 +61,8 @@ impl fmt::Display for Operation {
 impl Operation {
     /// What an authorizer allows beside it on the same resource.
     fn implies(self, other: Operation) -> bool {
-        use Operation::{AlterConfigs, Describe, DescribeConfigs, Read, Write};
-        matches!((self, other), (Read | Write, Describe) | (AlterConfigs, DescribeConfigs))
+        use Operation::{Alter, AlterConfigs, Describe, DescribeConfigs, Read, Write};
+        matches!((self, other), (Read | Write | Alter, Describe) | (AlterConfigs, DescribeConfigs))
     }
 }
 
@@ -199,18 +201,31 @@ fn setup(config: &Config, all: &mut Collected) {
 }
 
 fn operate(config: &Config, all: &mut Collected) {
-    use Operation::{Read, Write};
+    use Operation::{Alter, Describe, DescribeConfigs, Read, Write};
+    const SETTINGS: &str = "`audit` says how far back its topics are whole";
     all.topic(&config.changelog_topic(), Read, "`state` and `audit` read markers and states");
-    all.add(Resource::Group, &config.app.id, false, Read, "`state adopt` writes its offsets");
+    all.topic(&config.changelog_topic(), Write, "`state repartition` moves states");
+    all.topic(&config.changelog_topic(), Alter, "`state repartition` adds partitions");
+    all.topic(&config.changelog_topic(), DescribeConfigs, SETTINGS);
+    all.topic(&config.epochs_topic(), Describe, "`state repartition` joins the group by it");
+    all.topic(&config.epochs_topic(), DescribeConfigs, SETTINGS);
+    all.add(Resource::Group, &config.app.id, false, Read, "`state adopt` and `state repartition` write its offsets");
     for (topic, _) in outputs(config) {
         all.topic(topic, Read, "`audit` reads what was written");
+        all.topic(topic, DescribeConfigs, SETTINGS);
+    }
+    if is_routed(config) {
+        all.topic(&config.observations_topic(), Alter, "`state repartition` adds partitions");
     }
     all.topic(&config.topics.dead_letters, Write, "`dlq redrive` leaves a receipt");
     let sources = config.input.topics.iter().cloned().chain(is_routed(config).then(|| config.observations_topic()));
     for topic in sources {
         all.topic(&topic, Read, "`state adopt` commits offsets of it");
         all.topic(&topic, Write, "`dlq redrive` sends records back");
+        all.topic(&topic, DescribeConfigs, SETTINGS);
     }
+    let id = format!("{}-repartition", config.app.id);
+    all.add(Resource::TransactionalId, &id, false, Write, "`state repartition` is transactional");
     let id = format!("{}-dlq-redrive", config.app.id);
     all.add(Resource::TransactionalId, &id, false, Write, "`dlq redrive` is transactional");
 }

@@ -169,6 +169,7 @@ impl Task {
             states,
             decisions: self.written.decisions,
             work: Some(Work { first_offset: self.committed_next, outputs: self.written }),
+            moved_from: None,
         };
         let key = restore::marker_key((id.topic > 0).then(|| shared.topic(id)), id.partition);
         let value = serde_json::to_vec(&marker).map_err(|_| Failure::Abortable)?;

@@ -2,13 +2,12 @@
 
 use super::homes::{Evidence, Homes, KeyForm};
 use super::plan::Plan;
+use super::scratch::Scratch;
 use super::{RepartitionError, Scene};
-use crate::config::Config;
-use crate::state::{Budget, StateDir, TaskState, TaskStore};
+use crate::state::{StoreError, TaskState, TaskStore};
 use crate::stream::changelog::{self, Entry, Span};
 use crate::stream::failpoints::{self, Point};
-use crate::stream::restore::{MARKER_PREFIX, ROUTER_PREFIX, patience, time_key};
-use std::path::PathBuf;
+use crate::stream::restore::{MARKER_PREFIX, ROUTER_PREFIX, Refused, patience, time_key};
 use tripline_core::protocol::start::{self, Halt, Marker, Metadata};
 use tripline_core::stream_time::SourceTimes;
 
@@ -26,7 +25,7 @@ pub struct Folded {
 
 impl Folded {
     /// Shows every state, in the order of the entities.
-    pub fn each<E: From<crate::state::StoreError>>(&self, mut show: impl FnMut(&str, &[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub fn each<E: From<StoreError>>(&self, mut show: impl FnMut(&str, &[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut from: Option<String> = None;
         loop {
             let scanned = self.state.store().scan(from.as_deref(), STEP)?;
@@ -38,35 +37,6 @@ impl Folded {
             }
             from = scanned.found.into_iter().next_back().map(|(entity, _)| entity);
         }
-    }
-}
-
-/// Memory for blocks and write buffers while states are folded.
-const ROCKSDB_BYTES: usize = 128 << 20;
-
-/// Where the states are folded: a folder beside the tasks', so that it is as private as they are and has their room.
-pub struct Scratch {
-    dir: StateDir,
-    path: PathBuf,
-    budget: Budget,
-}
-
-impl Scratch {
-    /// Takes the folder, which no other run may use, and empties it of what a killed one left.
-    pub fn open(config: &Config, tasks: i32) -> Result<Scratch, RepartitionError> {
-        let path = config.state.dir.join("repartition");
-        let scratch = Scratch { dir: StateDir::open(&path)?, path, budget: Budget::new(ROCKSDB_BYTES) };
-        for partition in 0..tasks {
-            TaskStore::destroy(&scratch.dir.task(partition))?;
-        }
-        Ok(scratch)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed is emptied by the next run.
-        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -84,25 +54,38 @@ fn fold_one(scene: &Scene<'_>, metadata: &Metadata, partition: i32, scratch: &Sc
     let topic = scene.changelog.as_str();
     let (from, end) = scene.ends(topic, partition)?;
     let halt = |source: Halt| RepartitionError::Halt { topic: scene.keyed.clone(), partition, source };
-    let mut state = TaskState::new(TaskStore::open(&scratch.dir.task(partition), &scratch.budget)?);
-    let (mut found, mut sources) = (None, None);
-    let show = |&Entry { key, value, .. }: &Entry<'_>| {
+    let record = |(offset, source)| RepartitionError::Record { topic: topic.to_owned(), partition, offset, source };
+    let mut state = TaskState::new(TaskStore::open(&scratch.task(partition), scratch.budget())?);
+    let (mut found, mut sources, mut refused) = (None, None, Refused::default());
+    let show = |&Entry { key, value, offset, .. }: &Entry<'_>| {
         let _ = failpoints::reach(Point::InRestore);
+        if found.is_some() {
+            // Behind the marker stands nothing of ours but, perhaps, what an operator wrote against a foreign record.
+            if value.is_none() && refused.is_replaced(key) {
+                state.restore(key, None)?;
+            }
+            return Ok(refused.is_empty());
+        }
         if key == time_key(partition) {
             sources = value.and_then(|v| serde_json::from_slice(v).ok());
         } else if key.starts_with(MARKER_PREFIX) {
             let Some(marker) = value.and_then(|v| serde_json::from_slice::<Marker>(v).ok()) else { return Ok(false) };
             if start::marker_met(&marker, metadata, metadata.partitions).map_err(halt)? {
                 found = Some(marker);
-                return Ok(true);
+                return Ok(refused.is_empty());
             }
         } else if !key.starts_with(ROUTER_PREFIX) {
-            state.restore(key, value)?;
+            match state.restore(key, value) {
+                Ok(_) => drop(refused.is_replaced(key)),
+                Err(StoreError::State { source, .. }) => refused.note(key, offset, source).map_err(record)?,
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(false)
     };
     let span = Span { topic, partition, from, end };
     changelog::read(&scene.committed, span, patience(scene.config), || false, show).map_err(|error| scene.read_error(&span, error))?;
+    refused.into_first().map_or(Ok(()), |why| Err(record(why)))?;
     state.write(None)?;
     let marker = found.ok_or_else(|| halt(Halt::MarkerMissing { end, seq: metadata.seq }))?;
     Ok(Folded { state, marker, sources })

@@ -51,7 +51,25 @@ impl ConsumerContext for Holder {
 pub struct Held {
     /// Of the moment of joining: should the group move on, what is committed with it is refused.
     pub generation: ConsumerGroupMetadata,
-    _consumer: BaseConsumer<Holder>,
+    consumer: BaseConsumer<Holder>,
+}
+
+impl Held {
+    /// Whether the group is still held, and by nobody else beside.
+    pub fn verify(&self, config: &Config) -> Result<(), RepartitionError> {
+        let members = group::members(&self.consumer, &config.app.id)
+            .map_err(|source| RepartitionError::Kafka { what: "read the group's members", source })?;
+        let ours = client_id(config);
+        match members.iter().filter(|member| **member != ours).count() {
+            0 if members.is_empty() => Err(RepartitionError::Lost(config.app.id.clone())),
+            0 => Ok(()),
+            _ => Err(members_left(config, &members)),
+        }
+    }
+}
+
+fn client_id(config: &Config) -> String {
+    format!("{}-repartition", config.app.id)
 }
 
 /// Waits until the group is empty, and joins it. Workers that stopped count as members for `stream.session_timeout`.
@@ -60,7 +78,7 @@ pub fn hold(config: &Config) -> Result<Held, RepartitionError> {
     let mut properties = client::base(config);
     properties
         .set("group.id", &config.app.id)
-        .set("client.id", format!("{}-repartition", config.app.id))
+        .set("client.id", client_id(config))
         .set("partition.assignment.strategy", ASSIGNOR)
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error")
@@ -85,7 +103,7 @@ pub fn hold(config: &Config) -> Result<Held, RepartitionError> {
         }
     }
     let generation = consumer.group_metadata().ok_or_else(|| kafka(KafkaError::Canceled))?;
-    Ok(Held { generation, _consumer: consumer })
+    Ok(Held { generation, consumer })
 }
 
 fn wait_until_empty(config: &Config, consumer: &BaseConsumer<Holder>) -> Result<(), RepartitionError> {

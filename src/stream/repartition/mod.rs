@@ -5,7 +5,7 @@
 //! 1. [`hold`]: joins the empty group, so that no worker works meanwhile; the producer fences an earlier run.
 //! 2. [`plan`]: the group's offsets decide who goes on and who begins.
 //! 3. [`fold`]: the states of the old tasks, up to their commits, and whether each is where it should be.
-//! 4. Topics grow. Until here nothing has changed, and from here on workers do not start until the move is done.
+//! 4. The group is ours still, and topics grow. Until here nothing has changed, and from here on workers do not start until the move is done.
 //! 5. [`write`]: one transaction with states, tombstones, unread observations, source times, markers and offsets.
 //!
 //! Killed at any moment and run again it comes to the same end: the transaction counts or it does not. A dry run does 2 and 3.
@@ -14,6 +14,7 @@ mod fold;
 mod hold;
 mod homes;
 mod plan;
+mod scratch;
 mod write;
 
 pub use homes::KeyForm;
@@ -28,14 +29,16 @@ use super::restore::patience;
 use super::topics::{self, TopicsError, cluster::Cluster};
 use crate::config::{Config, KeyedBy};
 use crate::state::StoreError;
-use fold::{Count, Folded, Scratch};
+use fold::{Count, Folded};
 use homes::{Homes, KeysUnknown};
 use plan::{Plan, Verdict};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use scratch::Scratch;
 use std::time::{Duration, Instant};
 use tracing::info;
 use tripline_core::protocol::start::Halt;
+use tripline_core::state::StateError;
 
 /// How long the cluster may take for one answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -85,6 +88,12 @@ pub enum RepartitionError {
     Open { topic: String, partition: i32, end: i64 },
     #[error("task {topic}/{partition} cannot be moved: {source}; look at `tripline state adopt`")]
     Halt { topic: String, partition: i32, source: Halt },
+    #[error(
+        "{topic}/{partition}, offset {offset}: {source}; a newer version wrote it, or somebody else (see `tripline acls print`); to do without that entity's state, write a record with its key and a null value behind it"
+    )]
+    Record { topic: String, partition: i32, offset: i64, source: StateError },
+    #[error("the group {0} is not held any more, nothing was moved: this process was stopped for too long; run it again")]
+    Lost(String),
     #[error("{states} states live in a partition that is not their entity's: please report it, nothing was moved")]
     Elsewhere { states: u64 },
     #[error("{topic} has {has} partitions: its owner gives it {to} first (input.keyed_by is `actor`), then come back")]
@@ -144,7 +153,7 @@ pub fn survey(config: &Config, request: Request) -> Result<Option<Report>, Repar
     let Some(plan) = scene.plan(request.to)? else { return Ok(None) };
     let members = group::members(&scene.committed, &config.app.id)
         .map_err(|source| RepartitionError::Kafka { what: "read the group's members", source })?;
-    let (mut report, _) = scene.read(&plan, request, &Scratch::open(config, plan.from)?)?;
+    let (mut report, _) = scene.read(&plan, request, &Scratch::open()?)?;
     let unread = write::unread(&scene, &plan, &scene.spans(&plan, request.leave_unread)?, |_, _| Ok(()))?;
     (report.unread, report.ticks, report.members) = (unread.observations, unread.ticks, members.len());
     Ok(Some(report))
@@ -158,8 +167,10 @@ pub fn execute(config: &Config, request: Request) -> Result<Option<Report>, Repa
     info!("the group is held");
     let producer = connect(config, request)?;
     let Some(plan) = scene.plan(request.to)? else { return Ok(None) };
-    let scratch = Scratch::open(config, plan.from)?;
+    let scratch = Scratch::open()?;
     let (mut report, (homes, folded)) = scene.read(&plan, request, &scratch)?;
+    // Reading may have taken long: a holder that was frozen meanwhile has lost the group, and growing is not to be taken back.
+    held.verify(config)?;
     let writing = Instant::now();
     scene.grow(request.to)?;
     info!(states = report.states, moving = report.moving, "topics have grown, writing");

@@ -16,7 +16,7 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
-use tripline_core::protocol::start::{LAYOUT, Marker, Metadata};
+use tripline_core::protocol::start::{LAYOUT, Marker, Metadata, OutputCounts, Work};
 use tripline_core::protocol::{CommitId, Failure};
 use tripline_core::stream_time::SourceTimes;
 use tripline_core::tick::Tick;
@@ -208,6 +208,8 @@ impl Move<'_> {
                 self.changelog(producer, partition, &time_key(partition), value.as_deref(), stream_time_ms)?;
             }
             let next_offset = self.next_offset(partition, spans);
+            // What was unread counts as taken: it is written again.
+            let first_offset = self.plan.life(partition).and(self.plan.offset(partition)).unwrap_or(next_offset);
             let fingerprint = passed.fingerprints.get(&partition).cloned();
             let metadata = plan::next(self.plan.life(partition), attempt, self.plan.to, fingerprint);
             let digests = own.map(|task| (task.marker.rules.clone(), task.marker.flags.clone())).unwrap_or_default();
@@ -216,7 +218,7 @@ impl Move<'_> {
                 rules: digests.0,
                 flags: digests.1,
                 states: states.get(partition as usize).copied().unwrap_or(0),
-                ..marker(&self.scene.config.app.id, &metadata, next_offset)
+                ..marker(&self.scene.config.app.id, &metadata, (first_offset, next_offset), self.plan.from)
             };
             self.mark(producer, partition, &marker_key(None, partition), &marker)?;
             add(offsets, &self.scene.keyed, partition, next_offset, &metadata)?;
@@ -246,11 +248,13 @@ impl Move<'_> {
             };
             let metadata = plan::next(router.committed.as_ref().map(|(_, metadata)| metadata), attempt, self.plan.to, None);
             let key = marker_key(Some(&router.topic), router.partition);
-            let (was, is) = (router.partition.rem_euclid(self.plan.from), router.partition.rem_euclid(self.plan.to));
-            if was != is {
+            let before = router.was(self.plan.from).max(1);
+            let (was, is) = (router.partition.rem_euclid(before), router.partition.rem_euclid(self.plan.to));
+            // A topic that was away since before the app was made anew with fewer partitions has no marker to take away.
+            if was != is && was < self.plan.to {
                 self.changelog(producer, was, &key, None, 0)?;
             }
-            self.mark(producer, is, &key, &marker(&self.scene.config.app.id, &metadata, next_offset))?;
+            self.mark(producer, is, &key, &marker(&self.scene.config.app.id, &metadata, (next_offset, next_offset), before))?;
             add(offsets, &router.topic, router.partition, next_offset, &metadata)?;
         }
         Ok(())
@@ -276,7 +280,7 @@ impl Move<'_> {
 }
 
 /// A marker without what a task alone knows.
-fn marker(app: &str, metadata: &Metadata, next_offset: i64) -> Marker {
+fn marker(app: &str, metadata: &Metadata, (first_offset, next_offset): (i64, i64), moved_from: i32) -> Marker {
     Marker {
         v: LAYOUT,
         app: app.to_owned(),
@@ -285,6 +289,8 @@ fn marker(app: &str, metadata: &Metadata, next_offset: i64) -> Marker {
         commit_id: metadata.commit_id.clone(),
         next_offset,
         partitions: metadata.partitions,
+        work: Some(Work { first_offset, outputs: OutputCounts::default() }),
+        moved_from: Some(moved_from),
         ..Marker::default()
     }
 }

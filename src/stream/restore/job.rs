@@ -1,6 +1,7 @@
 //! One task's restore: the group's offset, the local store, the changelog behind the store.
 
 use super::progress::Progress;
+use super::refused::Refused;
 use super::{
     DISCARD_AFTER_MS, MARKER_PREFIX, ROUTER_PREFIX, Ready, Request, RestoreError, fingerprint, format_fingerprint, marker_key, patience,
     time_key,
@@ -15,7 +16,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -447,35 +447,6 @@ impl Job<'_> {
             ReadError::Kafka(source) => self.kafka(source),
             ReadError::Shown(error) => error,
         })
-    }
-}
-
-/// Records that are no states. A later record under the same key, a tombstone too, makes up for one.
-#[derive(Debug, Default)]
-struct Refused(BTreeMap<String, (i64, StateError)>);
-
-impl Refused {
-    /// More of them end the restore at once.
-    const AT_MOST: usize = 1_000;
-
-    fn note(&mut self, key: &str, offset: i64, why: StateError) -> Result<(), (i64, StateError)> {
-        if self.0.len() >= Self::AT_MOST {
-            return Err((offset, why));
-        }
-        self.0.insert(key.to_owned(), (offset, why));
-        Ok(())
-    }
-
-    fn is_replaced(&mut self, key: &str) -> bool {
-        !self.0.is_empty() && self.0.remove(key).is_some()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn into_first(self) -> Option<(i64, StateError)> {
-        self.0.into_values().min_by_key(|(offset, _)| *offset)
     }
 }
 

@@ -167,6 +167,7 @@ fn binding(acl: &Acl) -> Result<*mut rd::rd_kafka_AclBinding_t> {
         "Read" => Operation::RD_KAFKA_ACL_OPERATION_READ,
         "Write" => Operation::RD_KAFKA_ACL_OPERATION_WRITE,
         "Create" => Operation::RD_KAFKA_ACL_OPERATION_CREATE,
+        "Alter" => Operation::RD_KAFKA_ACL_OPERATION_ALTER,
         "Describe" => Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE,
         "DescribeConfigs" => Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS,
         "AlterConfigs" => Operation::RD_KAFKA_ACL_OPERATION_ALTER_CONFIGS,

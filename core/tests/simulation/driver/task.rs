@@ -96,6 +96,7 @@ impl Task {
             states: count,
             decisions: self.decisions,
             work: None,
+            moved_from: None,
         };
         let value = Value::Bytes(serde_json::to_vec(&marker).map_err(|_| Failure::Abortable)?.into());
         producer.send(at, Record { key: marker_key(id).into(), value, timestamp_ms }, tag).await

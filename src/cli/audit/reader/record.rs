@@ -28,6 +28,11 @@ pub(super) fn task_of_marker(key: Option<&[u8]>, keyed_topic: &str) -> Option<Ta
     Some(Task { topic: topic.to_owned(), partition: partition.parse().ok()? })
 }
 
+/// Whether a record of the changelog with this key is an entity's state: no marker, and nothing else that a task says of itself.
+pub(super) fn is_state(key: Option<&[u8]>) -> bool {
+    key.is_some_and(|key| !key.starts_with(MARKER_PREFIX.as_bytes()) && !key.starts_with(ROUTER_PREFIX.as_bytes()))
+}
+
 /// Tells the records of one topic that the group wrote from others.
 pub(super) struct Ours<'a> {
     role: Role,
@@ -150,9 +155,10 @@ mod tests {
         let task = |topic: &str, partition| Some(Task { topic: topic.into(), partition });
         assert_eq!(task_of_marker(Some(marker_key(None, 3).as_bytes()), "keyed"), task("keyed", 3));
         assert_eq!(task_of_marker(Some(marker_key(Some("app.requests"), 12).as_bytes()), "keyed"), task("app.requests", 12));
-        for other in [time_key(3).as_str(), "user:u1", "task/", "router/0", "anon", ""] {
-            assert_eq!(task_of_marker(Some(other.as_bytes()), "keyed"), None, "{other}");
+        for (other, is_a_state) in [(time_key(3).as_str(), false), ("user:u1", true), ("task/", false), ("router/0", false), ("anon", true)]
+        {
+            assert_eq!((task_of_marker(Some(other.as_bytes()), "keyed"), is_state(Some(other.as_bytes()))), (None, is_a_state), "{other}");
         }
-        assert_eq!(task_of_marker(None, "keyed"), None);
+        assert_eq!((task_of_marker(None, "keyed"), is_state(None)), (None, false));
     }
 }
