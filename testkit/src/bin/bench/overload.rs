@@ -40,7 +40,7 @@ pub fn measure(kafka: &Kafka, setup: &Setup, args: &Args) -> Result<String> {
     ensure!(seen.rss_at_the_end_bytes <= BUDGET_MIB << 20, "{} bytes resident of {BUDGET_MIB} MiB", seen.rss_at_the_end_bytes);
     let expected = replay::decisions(&setup, traffic.sample(), "fired")?;
     let found = replay::by_id(seen.sample.iter().map(|record| record.json()).collect::<Result<_>>()?);
-    ensure!(found == expected, "decisions of the sampled actors are not those of replay");
+    replay::ensure_equal(&found, &expected)?;
     let text = format!(
         "### Overload\n\nThree times the capacity for {} s, {} actors, routed, a budget of {BUDGET_MIB} MiB; the broker stood still for {} s afterwards. {} decisions of sampled actors equal `replay`.\n\n{}\n",
         args.overload_seconds,

@@ -1,6 +1,6 @@
 //! What `tripline replay` decides about events, to compare with what the worker decided.
 
-use crate::worker::Setup;
+use crate::worker::{FLAGS, Setup};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -9,10 +9,11 @@ use std::process::Command;
 /// The decisions about these events (NDJSON) by their ids; `emit` as in `decisions.emit`.
 pub fn decisions(setup: &Setup, events: &str, emit: &str) -> Result<BTreeMap<String, Value>> {
     let folder = tempfile::tempdir().context("could not make a folder for the sample")?;
-    let input = folder.path().join("sample.ndjson");
+    let (input, flags) = (folder.path().join("sample.ndjson"), folder.path().join("flags.json"));
     std::fs::write(&input, events)?;
+    std::fs::write(&flags, FLAGS)?;
     let mut command = Command::new(&setup.binary);
-    command.args(["replay", "--emit", emit, "--rules"]).arg(&setup.rules).arg("--input").arg(&input);
+    command.args(["replay", "--emit", emit, "--rules"]).arg(&setup.rules).arg("--input").arg(&input).arg("--flags").arg(&flags);
     let output = command.output().context("could not run tripline")?;
     ensure!(output.status.success(), "replay: {}", String::from_utf8_lossy(&output.stderr));
     Ok(by_id(String::from_utf8(output.stdout)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?))

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tripline_testkit::{Kafka, Worker, free_address, unique, worker};
 
 /// Flags as they are when the pack is in use: off by default, like the package that it follows.
-const FLAGS: &str = r#"{"ANOMALY_DETECTION_ENABLED": true, "ANOMALY_ALERTING_ENABLED": true}"#;
+pub const FLAGS: &str = r#"{"ANOMALY_DETECTION_ENABLED": true, "ANOMALY_ALERTING_ENABLED": true}"#;
 
 /// The identity of a worker that is alone.
 const ALONE: &str = "bench";

@@ -17,7 +17,7 @@ pub struct Pauses {
     pub what: &'static str,
     /// Tasks that changed their owner.
     pub moved: usize,
-    /// Median and longest pause of the tasks that did not move, before it happened.
+    /// The longest pause of each task that did not move, before it happened: median and greatest of the tasks.
     pub before: (Duration, Duration),
     /// The same from then on, until all tasks decide in time again.
     pub during: (Duration, Duration),
@@ -72,10 +72,10 @@ impl Bench<'_> {
         self.calm()?;
         let ended = Instant::now();
         let moved = |task: &i32| owners.get(task) != after.get(task);
-        let before = self.sight.pauses(began - CALM, began);
-        let during = self.sight.pauses(began, ended);
-        let of = |pauses: &BTreeMap<i32, Vec<Duration>>, moves: bool| {
-            let mut all: Vec<Duration> = pauses.iter().filter(|(task, _)| moved(task) == moves).flat_map(|(_, p)| p.clone()).collect();
+        let before = self.sight.longest_pauses(began - CALM, began);
+        let during = self.sight.longest_pauses(began, ended);
+        let of = |longest: &BTreeMap<i32, Duration>, moves: bool| {
+            let mut all: Vec<Duration> = longest.iter().filter(|(task, _)| moved(task) == moves).map(|(_, pause)| *pause).collect();
             all.sort_unstable();
             all
         };

@@ -80,25 +80,23 @@ impl Sight {
         Ok(first)
     }
 
-    /// The pauses of every task between these times, ascending: from one decision to the next, the last one before included.
-    pub fn pauses(&self, from: Instant, to: Instant) -> BTreeMap<i32, Vec<Duration>> {
-        let mut times: BTreeMap<i32, Vec<Instant>> = (0..self.tasks as i32).map(|task| (task, vec![from])).collect();
-        for decision in self.seen().decisions.iter().take_while(|decision| decision.at < to) {
-            let of_task = times.entry(decision.task).or_default();
-            if decision.at < from {
-                of_task.clear();
+    /// The longest pause of every task between these times: from one decision to the next, the last one before included.
+    pub fn longest_pauses(&self, from: Instant, to: Instant) -> BTreeMap<i32, Duration> {
+        let tasks = 0..self.tasks as i32;
+        let mut last: BTreeMap<i32, Instant> = tasks.clone().map(|task| (task, from)).collect();
+        let mut longest: BTreeMap<i32, Duration> = tasks.clone().map(|task| (task, Duration::ZERO)).collect();
+        let mut decided = |task: i32, at: Instant| {
+            let before = last.insert(task, at).unwrap_or(from);
+            if at >= from {
+                let pause = longest.entry(task).or_default();
+                *pause = (*pause).max(at.duration_since(before));
             }
-            of_task.push(decision.at);
+        };
+        for decision in self.seen().decisions.iter().take_while(|decision| decision.at < to) {
+            decided(decision.task, decision.at);
         }
-        times
-            .into_iter()
-            .map(|(task, mut times)| {
-                times.push(to);
-                let mut pauses: Vec<Duration> = times.windows(2).map(|pair| pair[1].duration_since(pair[0])).collect();
-                pauses.sort_unstable();
-                (task, pauses)
-            })
-            .collect()
+        tasks.for_each(|task| decided(task, to));
+        longest
     }
 
     /// How many decisions were seen.

@@ -48,8 +48,8 @@ pub fn table(measured: &Measured, rate: u64, partitions: i32) -> String {
     );
     let _ = write!(
         text,
-        "\nTwo workers on the same state: milliseconds from one decision of a task to its next, as a read_committed consumer sees them; `stream.session_timeout` {} s.\n\n\
-         | What happens | tasks that move | before, p50 / max | tasks that stay, p50 / max | tasks that move, max |\n|---|---|---|---|---|\n",
+        "\nTwo workers on the same state. The longest time from one decision of a task to its next, in milliseconds, as a read_committed consumer sees them: median / greatest of the tasks; `stream.session_timeout` {} s.\n\n\
+         | What happens | tasks that move | of those that stay, before | meanwhile | of those that move |\n|---|---|---|---|---|\n",
         SESSION.as_secs()
     );
     let ms = |pause: Duration| format!("{:.0}", pause.as_secs_f64() * 1_000.0);
