@@ -78,6 +78,13 @@ impl Metrics {
         buckets.into_iter().find(|(_, count)| *count >= total * quantile).map(|(bound, _)| bound)
     }
 
+    /// What was added since an earlier scrape of the same process: for counters and histograms.
+    pub fn since(&self, earlier: &Metrics) -> Metrics {
+        let before = |sample: &Sample| earlier.samples.iter().find(|s| s.name == sample.name && s.labels == sample.labels);
+        let added = |sample: &Sample| Sample { value: sample.value - before(sample).map_or(0.0, |s| s.value), ..sample.clone() };
+        Metrics { samples: self.samples.iter().map(added).collect() }
+    }
+
     fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Sample> {
         self.samples.iter().filter(move |sample| sample.name == name)
     }
@@ -132,6 +139,14 @@ mod tests {
         assert_eq!(metrics.quantile("h", 0.99), Some(0.1));
         assert_eq!(metrics.quantile("h", 1.0), Some(f64::INFINITY));
         assert_eq!(metrics.quantile("absent", 0.5), None);
+    }
+
+    #[test]
+    fn what_was_added_since_has_quantiles_of_its_own() {
+        let later = Metrics::parse("h_bucket{le=\"0.05\"} 61\nh_bucket{le=\"0.1\"} 109\nh_bucket{le=\"+Inf\"} 110\nnew_total 4\n");
+        let added = later.since(&Metrics::parse(TEXT));
+        assert_eq!((added.quantile("h", 0.1), added.quantile("h", 0.5)), (Some(0.05), Some(0.1)));
+        assert_eq!(added.sum("new_total", &[]), 4.0);
     }
 
     #[test]

@@ -54,6 +54,21 @@ impl Probe {
         Ok(answer.elements().iter().map(|e| (e.partition(), if let Offset::Offset(at) = e.offset() { at } else { 0 })).collect())
     }
 
+    /// Who committed last for each partition of a topic: the transactional id in the metadata of the group's offsets.
+    pub fn owners(&self, topic: &str) -> Result<BTreeMap<i32, String>> {
+        let mut asked = TopicPartitionList::new();
+        for partition in self.partitions(topic)? {
+            asked.add_partition(topic, partition);
+        }
+        let answer = self.consumer.committed_offsets(asked, REQUEST)?;
+        let mut owners = BTreeMap::new();
+        for element in answer.elements() {
+            let metadata: Metadata = serde_json::from_str(element.metadata()).context("offsets that tripline did not commit")?;
+            owners.insert(element.partition(), metadata.owner);
+        }
+        Ok(owners)
+    }
+
     /// The offset after the last record of each partition. Not its end: commit markers stand behind the last record, and nobody commits those.
     pub fn after_last_record(&self, topic: &str) -> Result<Offsets> {
         let mut after = Offsets::new();
@@ -106,6 +121,12 @@ impl Probe {
         self.consumer.unassign()?;
         Ok(())
     }
+}
+
+/// What tripline writes beside an offset; of it what is asked here.
+#[derive(serde::Deserialize)]
+struct Metadata {
+    owner: String,
 }
 
 /// How much is in a topic.

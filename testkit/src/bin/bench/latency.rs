@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use tripline_testkit::{Kafka, unique};
+use tripline_testkit::{Kafka, Metrics, unique};
 
 /// How the load looks.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,8 @@ pub struct Latency {
     pub p999_ms: f64,
     /// Cores that the worker used.
     pub worker_cores: f64,
+    /// 50, 99 and 99.9 % of the commits took at most this long: bounds of the histogram's buckets.
+    pub commit_ms: [f64; 3],
 }
 
 /// Measures once.
@@ -64,7 +66,7 @@ pub fn measure(kafka: &Kafka, setup: &Setup, mode: Mode, load: Load) -> Result<L
         let (clock, stop, producer, input) = (clock.clone(), stop.clone(), producer(kafka)?, input.clone());
         thread::spawn(move || send(&producer, &input, load, &clock, &stop))
     };
-    let (cpu_before, started) = (worker.cpu_seconds(), Instant::now());
+    let (cpu_before, started, before) = (worker.cpu_seconds(), Instant::now(), Metrics::scrape(&run.admin)?);
     let received = receive(&consumer, &clock, warm_up, started + Duration::from_secs(load.warm_up_s + load.seconds + 15));
     let worker_cores = (worker.cpu_seconds() - cpu_before) / started.elapsed().as_secs_f64();
     // The sender is done by now, unless the receiver failed.
@@ -72,6 +74,9 @@ pub fn measure(kafka: &Kafka, setup: &Setup, mode: Mode, load: Load) -> Result<L
     let sent = sender.join().map_err(|_| anyhow::anyhow!("the sending thread panicked"))?;
     let mut latencies_us = received.with_context(|| format!("the worker's last lines:\n{}", worker.log_tail(20)))?;
     sent?;
+    let commits = Metrics::scrape(&run.admin)?.since(&before);
+    let commit_ms = |quantile| commits.quantile("tripline_commit_seconds", quantile).map(|seconds| seconds * 1_000.0);
+    let commit_ms = [0.5, 0.99, 0.999].map(|quantile| commit_ms(quantile).unwrap_or(f64::NAN));
     run.clean_up(kafka, worker)?;
     delete_topics(kafka, &input)?;
     ensure!(!latencies_us.is_empty(), "no decision was received");
@@ -84,6 +89,7 @@ pub fn measure(kafka: &Kafka, setup: &Setup, mode: Mode, load: Load) -> Result<L
         p99_ms: at(0.99),
         p999_ms: at(0.999),
         worker_cores,
+        commit_ms,
     })
 }
 

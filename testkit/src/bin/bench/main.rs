@@ -8,6 +8,8 @@ mod events;
 mod instructions;
 mod latency;
 mod overload;
+mod recovery;
+mod replay;
 mod report;
 mod worker;
 
@@ -43,7 +45,7 @@ pub struct Args {
     /// Measure latency too
     #[arg(long)]
     latency: bool,
-    /// Events per second of the latency run
+    /// Events per second of the latency and the recovery run
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
     /// Measured seconds of the latency run
@@ -58,6 +60,15 @@ pub struct Args {
     /// Actors of the overload
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     overload_actors: u32,
+    /// Measure recovery too: an empty disk, kills, workers that join and leave
+    #[arg(long)]
+    recovery: bool,
+    /// Keys and values in the changelog that is restored, MiB
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    changelog_mib: u64,
+    /// How often the worker of the recovery run is killed on the disk that it has
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    kills: u32,
     /// Decisions of the throughput runs: `all` makes one for every event, as the reference jobs did
     #[arg(long, value_enum, default_value_t = Emit::Fired)]
     emit: Emit,
@@ -155,6 +166,10 @@ fn main() -> Result<()> {
     if args.overload {
         report.push('\n');
         report.push_str(&overload::measure(&kafka, &setup, &args)?);
+    }
+    if args.recovery {
+        report.push('\n');
+        report.push_str(&recovery::measure(&kafka, &setup, &args)?);
     }
     println!("{report}");
     if let Some(file) = &args.out {

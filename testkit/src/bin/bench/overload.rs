@@ -1,14 +1,11 @@
 //! Overload: a worker with one stated memory budget, and many times more input than it takes.
 
 use crate::worker::{Run, Setup};
-use crate::{Args, Mode};
+use crate::{Args, Mode, replay};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::Duration;
 use tripline_testkit::overload::{self, Plan, RULES, Target, Traffic};
-use tripline_testkit::{Kafka, OwnedRecord, unique};
+use tripline_testkit::{Kafka, unique};
 
 const BUDGET_MIB: u64 = 512;
 const DEGRADED_AFTER: Duration = Duration::from_secs(10);
@@ -41,8 +38,9 @@ pub fn measure(kafka: &Kafka, setup: &Setup, args: &Args) -> Result<String> {
         Target { kafka, worker: &mut worker, admin: &run.admin, input: &input, decisions: &decisions, degraded_after: DEGRADED_AFTER };
     let seen = overload::run(&mut target, &mut traffic, plan)?;
     ensure!(seen.rss_at_the_end_bytes <= BUDGET_MIB << 20, "{} bytes resident of {BUDGET_MIB} MiB", seen.rss_at_the_end_bytes);
-    let expected = replayed(&setup, folder.path(), traffic.sample())?;
-    ensure!(by_id(&seen.sample)? == expected, "decisions of the sampled actors are not those of replay");
+    let expected = replay::decisions(&setup, traffic.sample(), "fired")?;
+    let found = replay::by_id(seen.sample.iter().map(|record| record.json()).collect::<Result<_>>()?);
+    replay::ensure_equal(&found, &expected)?;
     let text = format!(
         "### Overload\n\nThree times the capacity for {} s, {} actors, routed, a budget of {BUDGET_MIB} MiB; the broker stood still for {} s afterwards. {} decisions of sampled actors equal `replay`.\n\n{}\n",
         args.overload_seconds,
@@ -53,23 +51,4 @@ pub fn measure(kafka: &Kafka, setup: &Setup, args: &Args) -> Result<String> {
     );
     run.clean_up(kafka, worker)?;
     Ok(text)
-}
-
-fn by_id(records: &[OwnedRecord]) -> Result<BTreeMap<String, Value>> {
-    records.iter().map(|record| Ok(with_id(record.json()?))).collect()
-}
-
-fn with_id(decision: Value) -> (String, Value) {
-    (decision["decision_id"].as_str().unwrap_or_default().to_owned(), decision)
-}
-
-fn replayed(setup: &Setup, folder: &std::path::Path, events: &str) -> Result<BTreeMap<String, Value>> {
-    let input = folder.join("sample.ndjson");
-    std::fs::write(&input, events)?;
-    let rules = folder.join("pack");
-    std::fs::create_dir(&rules)?;
-    std::fs::write(rules.join("rules.yaml"), RULES)?;
-    let output = Command::new(&setup.binary).arg("replay").arg("--rules").arg(&rules).arg("--input").arg(&input).output()?;
-    ensure!(output.status.success(), "replay: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout)?.lines().map(|line| Ok(with_id(serde_json::from_str(line)?))).collect()
 }

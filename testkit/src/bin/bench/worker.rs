@@ -9,7 +9,10 @@ use tempfile::TempDir;
 use tripline_testkit::{Kafka, Worker, free_address, unique, worker};
 
 /// Flags as they are when the pack is in use: off by default, like the package that it follows.
-const FLAGS: &str = r#"{"ANOMALY_DETECTION_ENABLED": true, "ANOMALY_ALERTING_ENABLED": true}"#;
+pub const FLAGS: &str = r#"{"ANOMALY_DETECTION_ENABLED": true, "ANOMALY_ALERTING_ENABLED": true}"#;
+
+/// The identity of a worker that is alone.
+const ALONE: &str = "bench";
 
 /// What all workers of a benchmark have in common.
 pub struct Setup {
@@ -58,14 +61,13 @@ impl Run {
             ("RULES__PATH", setup.rules.display().to_string()),
             ("FLAGS__FILE", flags.display().to_string()),
             ("DECISIONS__EMIT", emit.to_owned()),
-            ("STATE__DIR", folder.path().join("state").display().to_string()),
-            ("ADMIN__LISTEN", admin.clone()),
             ("STREAM__LANES", setup.lanes.to_string()),
-            ("STREAM__IDENTITY", "bench".to_owned()),
         ];
         let settings = settings.into_iter().map(|(name, value)| (format!("TRIPLINE_{name}"), value)).collect();
         let run = Run { app, admin, settings, binary: setup.binary.clone(), folder };
-        let output = worker::command(&run.binary, &["topics", "apply"], run.settings()).output().context("could not run tripline")?;
+        let state = run.state(ALONE).display().to_string();
+        let settings = run.settings().chain([("TRIPLINE_STATE__DIR", state.as_str())]);
+        let output = worker::command(&run.binary, &["topics", "apply"], settings).output().context("could not run tripline")?;
         ensure!(output.status.success(), "tripline topics apply failed:\n{}", String::from_utf8_lossy(&output.stderr));
         Ok(run)
     }
@@ -81,7 +83,20 @@ impl Run {
 
     /// Starts the worker.
     pub fn start(&self) -> Result<Worker> {
-        Worker::spawn(&self.binary, &["run", "--roles", "detect"], self.settings(), self.folder.path().join("worker.log"))
+        self.start_as(ALONE, &self.admin)
+    }
+
+    /// Starts a worker with this identity, a log and a state folder of its own; `/metrics` answers at `admin`.
+    pub fn start_as(&self, identity: &str, admin: &str) -> Result<Worker> {
+        let state = self.state(identity).display().to_string();
+        let own = [("TRIPLINE_STREAM__IDENTITY", identity), ("TRIPLINE_STATE__DIR", state.as_str()), ("TRIPLINE_ADMIN__LISTEN", admin)];
+        let log = self.folder.path().join(format!("{identity}.log"));
+        Worker::spawn(&self.binary, &["run", "--roles", "detect"], self.settings().chain(own), log)
+    }
+
+    /// The state folder of the worker with this identity.
+    pub fn state(&self, identity: &str) -> PathBuf {
+        self.folder.path().join(format!("state-{identity}"))
     }
 
     /// Stops the worker and deletes what it made.
