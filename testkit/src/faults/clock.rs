@@ -51,6 +51,13 @@ impl Clock {
         ]
     }
 
+    /// Removes the shared memory that the library leaves behind for a process.
+    pub fn tidy_up(process: u32) {
+        for name in [format!("faketime_shm_{process}"), format!("sem.faketime_sem_{process}")] {
+            let _ = std::fs::remove_file(Path::new("/dev/shm").join(name));
+        }
+    }
+
     /// From about now on, so many seconds ahead of the machine's clock; less than 0 is behind it.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ impl EndedByItself {
     /// What is said of a process that runs no more, unless it runs.
     fn check(name: &str, running: &mut Running) -> Result<()> {
         let Some(status) = running.worker.exit_status() else { return Ok(()) };
-        Err(EndedByItself(format!("{name} ended by itself ({status}):\n{}", running.worker.log_tail(20))).into())
+        Err(EndedByItself(format!("{name} ended by itself ({status}):\n{}", last_words(running))).into())
     }
 }
 
@@ -45,6 +45,16 @@ impl std::fmt::Display for EndedByItself {
 }
 
 impl std::error::Error for EndedByItself {}
+
+/// The last lines of a process's log, without its word on every write to a store.
+pub fn last_words(running: &Running) -> String {
+    const LINES: usize = 20;
+    let bytes = std::fs::read(running.worker.log()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let mut last: Vec<&str> = text.lines().rev().filter(|line| !line.contains(wipes::WRITTEN)).take(LINES).collect();
+    last.reverse();
+    last.join("\n")
+}
 
 /// The running processes of a line.
 pub struct Fleet {
@@ -161,7 +171,7 @@ impl Fleet {
         let mut running = self.workers.remove(name).with_context(|| format!("no worker {name} runs"))?;
         EndedByItself::check(name, &mut running)?;
         let status = running.worker.terminate(STOPS_WITHIN)?;
-        ensure!(status.success(), "{name} stopped with {status}:\n{}", running.worker.log_tail(20));
+        ensure!(status.success(), "{name} stopped with {status}:\n{}", last_words(&running));
         Ok(())
     }
 
@@ -169,7 +179,7 @@ impl Fleet {
     pub fn wait_for_end(&mut self, name: &str, limit: Duration) -> Result<()> {
         let mut running = self.workers.remove(name).with_context(|| format!("no worker {name} runs"))?;
         let ended = wait_until(limit, &format!("{name} ends"), || running.worker.exit_status().is_some());
-        ended.with_context(|| format!("last lines of {name}:\n{}", running.worker.log_tail(20)))
+        ended.with_context(|| format!("last lines of {name}:\n{}", last_words(&running)))
     }
 
     /// Takes a worker's disk away: its state is gone.
@@ -251,7 +261,7 @@ impl Fleet {
 
     /// The last words of every worker, for messages.
     pub fn tails(&self) -> String {
-        let tail = |(name, running): (&String, &Running)| format!("last lines of {name}:\n{}\n", running.worker.log_tail(8));
+        let tail = |(name, running): (&String, &Running)| format!("last lines of {name}:\n{}\n", last_words(running));
         self.workers.iter().map(tail).collect()
     }
 

@@ -1,7 +1,7 @@
 //! Does a fault to a fleet, and waits until the line is at work again: a run that goes on without recovering has failed.
 
 use super::clock::Clock;
-use super::fleet::{Fleet, RECOVERS_WITHIN, SESSION, SINK_SESSION, TRANSACTION};
+use super::fleet::{Fleet, RECOVERS_WITHIN, SESSION, SINK_SESSION, TRANSACTION, last_words};
 use super::pack::VARIANTS;
 use super::pauses;
 use super::schedule::{Fault, Step};
@@ -113,24 +113,25 @@ fn freeze_sink(fleet: &mut Fleet, time: Duration) -> Result<()> {
     Ok(())
 }
 
-/// The wall clock of a worker goes an hour ahead, two hours back and right again while the worker is at work. It starts and stops in good
-/// order before and after, as libfaketime tidies up after a stop alone.
+/// The wall clock of a worker goes an hour ahead, two hours back and right again while the worker is at work, which its log has to
+/// show; so it is one with stores, for routers alone have nothing to say.
 fn clock_jump(fleet: &mut Fleet, name: &str, time: Duration) -> Result<()> {
+    let mut names = std::iter::once(name).chain(fleet.workers.keys().map(String::as_str));
+    let name = &names.find(|name| writes_stores(fleet, name)).context("no worker writes to a store")?.to_owned();
     let clock = Clock::new(fleet.line.file(&format!("clock-{name}")))?;
     fleet.stop(name)?;
     fleet.start_with_clock(name, &clock)?;
     fleet.wait_at_work().context("before the clock jumps")?;
+    let process = fleet.worker(name)?.worker.id();
     for seconds in [JUMP_SECONDS, -JUMP_SECONDS, 0] {
         clock.jump(seconds)?;
-        // A worker with routers alone has no stores to write, and says nothing.
-        if writes_stores(fleet, name) {
-            let what = format!("the clock of {name} is {seconds} s ahead");
-            wait_until(JUMPS_WITHIN, &what, || ahead_ms(fleet, name).is_some_and(|ms| (ms - seconds * 1_000).abs() < JUMPED_MS))?;
-        }
+        let what = format!("the clock of {name} is {seconds} s ahead");
+        wait_until(JUMPS_WITHIN, &what, || ahead_ms(fleet, name).is_some_and(|ms| (ms - seconds * 1_000).abs() < JUMPED_MS))?;
         std::thread::sleep(time);
         fleet.wait_at_work().with_context(|| format!("its clock {seconds} s ahead"))?;
     }
     fleet.stop(name)?;
+    Clock::tidy_up(process);
     fleet.start(name, "")
 }
 
@@ -175,7 +176,7 @@ fn fails_and_goes_on(fleet: &mut Fleet, name: &str, point: &str) -> Result<()> {
         metrics.map_or(0.0, |metrics| metrics.sum("tripline_commit_failures_total", &[]))
     };
     let waited = wait_until(POINT_WITHIN, &format!("{point} is reached"), || failures(fleet) >= 1.0);
-    waited.with_context(|| format!("last lines of {name}:\n{}", fleet.worker(name).map(|r| r.worker.log_tail(20)).unwrap_or_default()))
+    waited.with_context(|| format!("last lines of {name}:\n{}", fleet.worker(name).map(|running| last_words(running)).unwrap_or_default()))
 }
 
 /// Another worker joins, and the armed one dies while it gives partitions back.
@@ -229,7 +230,7 @@ fn zombie(fleet: &mut Fleet, name: &str) -> Result<()> {
     signal(fleet, name, libc::SIGCONT)?;
     taken?;
     wait_until(RECOVERS_WITHIN, &format!("{name} has a share again"), || fleet.running_tasks(name) > 0)
-        .with_context(|| format!("last lines of {name}:\n{}", fleet.worker(name).map(|r| r.worker.log_tail(20)).unwrap_or_default()))?;
+        .with_context(|| format!("last lines of {name}:\n{}", fleet.worker(name).map(|running| last_words(running)).unwrap_or_default()))?;
     ensure!(fleet.worker(name)?.worker.id() == process, "{name} is another process");
     Ok(())
 }

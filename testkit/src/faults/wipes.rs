@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// The level at which a worker says what [`wipes`] needs.
 pub const LEVEL: &str = "info,tripline::state=debug";
 /// After a write.
-const WRITTEN: &str = "a store was written";
+pub const WRITTEN: &str = "a store was written";
 /// At the start of a task.
 const STARTS: &str = "a task starts";
 /// A store that was of no use to the worker.
