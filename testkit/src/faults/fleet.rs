@@ -302,3 +302,15 @@ impl Fleet {
         self.line.file(&format!("{name}.log"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ended_is_known_whatever_was_said_about_it_since() {
+        let ended = anyhow::Error::from(EndedByItself("one ended by itself".into()));
+        assert!(ended.context("after a fault").context("in a step").is::<EndedByItself>());
+        assert!(!anyhow::anyhow!("one ended by itself").context("after a fault").is::<EndedByItself>());
+    }
+}

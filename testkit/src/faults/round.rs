@@ -144,6 +144,7 @@ fn come_to_rest(fleet: &mut Fleet) -> Result<()> {
     let decided = line.read("decisions")?.iter().filter(|record| is_stored(record)).count();
     // What is missing then is the checker's to name.
     let _ = wait_until(RECOVERS_WITHIN, "everything is stored", || evidence::stored(line).is_ok_and(|rows| rows.len() >= decided));
+    fleet.ensure_alive()?;
     match fleet.sink.take() {
         Some(sink) => sink.stop(),
         None => Ok(()),
