@@ -11,6 +11,7 @@ use rocksdb::{
 };
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use tracing::debug;
 use tripline_core::protocol::start::Local;
 
 const STATE: u8 = b'a';
@@ -334,7 +335,12 @@ impl TaskStore {
         let mut options = WriteOptions::default();
         // The changelog covers a lost suffix; the log in front of the tables keeps each batch whole.
         options.set_sync(false);
-        self.db.write_opt(batch, &options).map_err(|e| self.rocks(e))
+        self.db.write_opt(batch, &options).map_err(|e| self.rocks(e))?;
+        if let Some(local) = local {
+            // Whoever doubts a disk can hold what it has at the next start against this; `make faults` does.
+            debug!(store = %self.path.display(), seq = local.seq, "a store was written");
+        }
+        Ok(())
     }
 
     /// Up to `limit` hints after one, by time.

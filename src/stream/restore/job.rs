@@ -301,6 +301,13 @@ impl Job<'_> {
         let local = state.store().local()?;
         let too_old_ms = now_ms() - DISCARD_AFTER_MS;
         let plan = start::plan(offset, metadata.as_ref(), local.as_ref(), too_old_ms, self.shared.partitions).map_err(|h| self.halt(h))?;
+        info!(
+            partition = task.partition,
+            stored = local.as_ref().map(|local| local.seq),
+            committed = metadata.as_ref().map(|metadata| metadata.seq),
+            "a task starts {}",
+            words(&plan)
+        );
         let stays = matches!(plan, Plan::Ready(_) | Plan::Restore { discard: false, .. });
         if stays && local.as_ref().is_some_and(|local| local.due_index != DUE_INDEX) {
             info!(partition = task.partition, "the store was written without an index of what is due: it is made");
@@ -447,6 +454,16 @@ impl Job<'_> {
             ReadError::Kafka(source) => self.kafka(source),
             ReadError::Shown(error) => error,
         })
+    }
+}
+
+/// How a task starts, in the words of `state list`.
+fn words(plan: &Plan) -> &'static str {
+    match plan {
+        Plan::Ready(_) => "at once",
+        Plan::Restore { from: None, .. } => "after the whole changelog",
+        Plan::Restore { .. } => "after what its store lacks of the changelog",
+        Plan::Fresh | Plan::AtOffset(_) | Plan::SearchMarker => "without a state",
     }
 }
 

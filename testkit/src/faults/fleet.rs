@@ -1,7 +1,9 @@
 //! The processes of a round: workers with identities and state folders of their own, and the sink.
 
+use super::clock::Clock;
 use super::pack::Pack;
 use super::watch::{Mark, Watch};
+use super::wipes;
 use crate::http::Metrics;
 use crate::line::{Line, Running};
 use crate::wait_until;
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// A member that is silent for longer loses its partitions.
 pub const SESSION: Duration = Duration::from_secs(6);
+/// The same for the sink, which has no setting for it.
+pub const SINK_SESSION: Duration = Duration::from_secs(10);
 /// A transaction that is older is aborted by the broker.
 pub const TRANSACTION: Duration = Duration::from_secs(3);
 /// After a fault the line is at work again within this, or the run has failed.
@@ -21,6 +25,36 @@ pub const STOPS_WITHIN: Duration = Duration::from_secs(12);
 pub const MOST_WORKERS: usize = 3;
 /// The identities of workers.
 const NAMES: [&str; MOST_WORKERS] = ["one", "two", "three"];
+
+/// A process that ended although nobody killed it: a violation whatever else happened.
+#[derive(Debug)]
+pub struct EndedByItself(String);
+
+impl EndedByItself {
+    /// What is said of a process that runs no more, unless it runs.
+    fn check(name: &str, running: &mut Running) -> Result<()> {
+        let Some(status) = running.worker.exit_status() else { return Ok(()) };
+        Err(EndedByItself(format!("{name} ended by itself ({status}):\n{}", last_words(running))).into())
+    }
+}
+
+impl std::fmt::Display for EndedByItself {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for EndedByItself {}
+
+/// The last lines of a process's log, without its word on every write to a store.
+pub fn last_words(running: &Running) -> String {
+    const LINES: usize = 20;
+    let bytes = std::fs::read(running.worker.log()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let mut last: Vec<&str> = text.lines().rev().filter(|line| !line.contains(wipes::WRITTEN)).take(LINES).collect();
+    last.reverse();
+    last.join("\n")
+}
 
 /// The running processes of a line.
 pub struct Fleet {
@@ -40,8 +74,8 @@ pub struct Fleet {
     tasks: usize,
     /// Where a worker finds its broker, when it is not the broker itself.
     bootstrap: BTreeMap<String, String>,
-    /// Lengths of a worker's log at which it was given a reason to build its states from nothing.
-    excuses: BTreeMap<String, Vec<usize>>,
+    /// Lengths of a worker's log at which its disk was taken away.
+    taken: BTreeMap<String, Vec<usize>>,
 }
 
 impl Fleet {
@@ -49,8 +83,7 @@ impl Fleet {
     pub fn new(line: Line, tasks: usize, bootstrap: &[String]) -> Result<Fleet> {
         let pack = Pack::load(line.keyed)?;
         let (watch, bootstrap) = (Watch::start(&line)?, NAMES.iter().map(|n| (*n).to_owned()).zip(bootstrap.iter().cloned()).collect());
-        let fleet =
-            Fleet { line, pack, variant: 0, workers: BTreeMap::new(), sink: None, watch, tasks, bootstrap, excuses: BTreeMap::new() };
+        let fleet = Fleet { line, pack, variant: 0, workers: BTreeMap::new(), sink: None, watch, tasks, bootstrap, taken: BTreeMap::new() };
         fleet.write_pack()?;
         Ok(fleet)
     }
@@ -62,6 +95,17 @@ impl Fleet {
 
     /// Starts a worker, with a fail point armed or not; does not wait for it.
     pub fn start(&mut self, name: &str, fail_point: &str) -> Result<()> {
+        let armed = [("TRIPLINE_FAILPOINTS", fail_point)];
+        self.start_in(name, if fail_point.is_empty() { &[] } else { &armed })
+    }
+
+    /// Starts a worker that goes by a clock of its own; does not wait for it.
+    pub fn start_with_clock(&mut self, name: &str, clock: &Clock) -> Result<()> {
+        let environment = clock.environment();
+        self.start_in(name, &environment.each_ref().map(|(key, value)| (*key, value.as_str())))
+    }
+
+    fn start_in(&mut self, name: &str, environment: &[(&str, &str)]) -> Result<()> {
         let (session, transaction) = (format!("{}s", SESSION.as_secs()), format!("{}s", TRANSACTION.as_secs()));
         let rules = self.line.file("rules").display().to_string();
         let mut settings = vec![
@@ -73,10 +117,9 @@ impl Fleet {
             ("TRIPLINE_STATE__WRITE_INTERVAL", "200ms"),
             // What comes late says so in a header, and it is the machine that is late.
             ("TRIPLINE_STREAM__DEGRADED_AFTER", "off"),
+            ("TRIPLINE_LOG__LEVEL", wipes::LEVEL),
         ];
-        if !fail_point.is_empty() {
-            settings.push(("TRIPLINE_FAILPOINTS", fail_point));
-        }
+        settings.extend_from_slice(environment);
         if let Some(bootstrap) = self.bootstrap.get(name) {
             settings.push(("TRIPLINE_KAFKA__BOOTSTRAP_SERVERS", bootstrap));
         }
@@ -118,7 +161,7 @@ impl Fleet {
     /// Kills a worker without warning.
     pub fn kill(&mut self, name: &str) -> Result<()> {
         let mut running = self.workers.remove(name).with_context(|| format!("no worker {name} runs"))?;
-        ensure!(running.worker.exit_status().is_none(), "{name} had ended by itself:\n{}", running.worker.log_tail(20));
+        EndedByItself::check(name, &mut running)?;
         running.worker.kill_9();
         Ok(())
     }
@@ -126,8 +169,9 @@ impl Fleet {
     /// Asks a worker to stop; it has to do so in good order.
     pub fn stop(&mut self, name: &str) -> Result<()> {
         let mut running = self.workers.remove(name).with_context(|| format!("no worker {name} runs"))?;
+        EndedByItself::check(name, &mut running)?;
         let status = running.worker.terminate(STOPS_WITHIN)?;
-        ensure!(status.success(), "{name} stopped with {status}:\n{}", running.worker.log_tail(20));
+        ensure!(status.success(), "{name} stopped with {status}:\n{}", last_words(&running));
         Ok(())
     }
 
@@ -135,13 +179,14 @@ impl Fleet {
     pub fn wait_for_end(&mut self, name: &str, limit: Duration) -> Result<()> {
         let mut running = self.workers.remove(name).with_context(|| format!("no worker {name} runs"))?;
         let ended = wait_until(limit, &format!("{name} ends"), || running.worker.exit_status().is_some());
-        ended.with_context(|| format!("last lines of {name}:\n{}", running.worker.log_tail(20)))
+        ended.with_context(|| format!("last lines of {name}:\n{}", last_words(&running)))
     }
 
     /// Takes a worker's disk away: its state is gone.
     pub fn lose_disk(&mut self, name: &str) -> Result<()> {
-        self.excuse(name);
-        let folder = self.line.file(&format!("state-{name}"));
+        let length = std::fs::metadata(self.log(name)).map_or(0, |log| log.len() as usize);
+        self.taken.entry(name.to_owned()).or_default().push(length);
+        let folder = self.state(name);
         if folder.exists() {
             std::fs::remove_dir_all(&folder).with_context(|| format!("could not remove {}", folder.display()))?;
         }
@@ -200,40 +245,72 @@ impl Fleet {
         mark
     }
 
-    /// An error when a process ended that nobody killed.
+    /// [`EndedByItself`], when a process ended that nobody killed.
     pub fn ensure_alive(&mut self) -> Result<()> {
         let named = self.workers.iter_mut().map(|(name, running)| (name.as_str(), running));
-        for (name, running) in named.chain(self.sink.as_mut().map(|sink| ("sink", sink))) {
-            if let Some(status) = running.worker.exit_status() {
-                anyhow::bail!("{name} ended by itself ({status}):\n{}", running.worker.log_tail(20));
-            }
-        }
+        named.chain(self.sink.as_mut().map(|sink| ("the sink", sink))).try_for_each(|(name, running)| EndedByItself::check(name, running))
+    }
+
+    /// Kills the sink, if it runs, without warning.
+    pub fn kill_sink(&mut self) -> Result<()> {
+        let Some(mut sink) = self.sink.take() else { return Ok(()) };
+        EndedByItself::check("the sink", &mut sink)?;
+        sink.worker.kill_9();
         Ok(())
     }
 
     /// The last words of every worker, for messages.
     pub fn tails(&self) -> String {
-        let tail = |(name, running): (&String, &Running)| format!("last lines of {name}:\n{}\n", running.worker.log_tail(8));
+        let tail = |(name, running): (&String, &Running)| format!("last lines of {name}:\n{}\n", last_words(running));
         self.workers.iter().map(tail).collect()
     }
 
-    /// From here on a worker that has ended may build each state from nothing once more.
-    pub fn excuse(&mut self, name: &str) {
-        let length = std::fs::metadata(self.log(name)).map_or(0, |log| log.len() as usize);
-        self.excuses.entry(name.to_owned()).or_default().push(length);
+    /// Every state that a worker threw away although its disk still had it.
+    pub fn wipes(&self) -> Vec<String> {
+        let wiped = |name: &&str| {
+            let taken = self.taken.get(*name).map_or(&[][..], Vec::as_slice);
+            wipes::wipes(&self.log_text(name), taken).into_iter().map(|wipe| format!("{name}: {wipe}")).collect::<Vec<_>>()
+        };
+        NAMES.iter().flat_map(wiped).collect()
     }
 
-    /// How often a worker threw away a state that its disk still had.
-    pub fn wipes(&self) -> usize {
-        let wiped = |name: &&str| {
-            let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
-            super::wipes::wiped(&log, self.excuses.get(*name).map_or(&[], Vec::as_slice))
-        };
-        NAMES.iter().map(wiped).sum()
+    /// How often each task that has a state was started, by whomever.
+    pub fn starts(&self) -> BTreeMap<i32, usize> {
+        let logs: Vec<String> = NAMES.iter().map(|name| self.log_text(name)).collect();
+        let starts = |task: i32| logs.iter().map(|log| wipes::starts(log, task)).sum();
+        self.watch.partitions().iter().map(|task| (*task, starts(*task))).collect()
+    }
+
+    /// Identities that have a state folder, whether they run or not.
+    pub fn disks(&self) -> Vec<&'static str> {
+        NAMES.into_iter().filter(|name| self.state(name).exists()).collect()
+    }
+
+    /// The state folder of a worker.
+    fn state(&self, name: &str) -> std::path::PathBuf {
+        self.line.file(&format!("state-{name}"))
+    }
+
+    /// What a worker has said so far, in all its lives.
+    pub fn log_text(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.log(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The log of a worker.
     pub fn log(&self, name: &str) -> std::path::PathBuf {
         self.line.file(&format!("{name}.log"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ended_is_known_whatever_was_said_about_it_since() {
+        let ended = anyhow::Error::from(EndedByItself("one ended by itself".into()));
+        assert!(ended.context("after a fault").context("in a step").is::<EndedByItself>());
+        assert!(!anyhow::anyhow!("one ended by itself").context("after a fault").is::<EndedByItself>());
     }
 }

@@ -7,11 +7,14 @@
 //! `docs/faults.md` says how to run it and how to read its report.
 
 pub mod checker;
+pub mod clock;
 pub mod evidence;
 pub mod fleet;
+pub mod inspect;
 pub mod nemesis;
 pub mod oracle;
 pub mod pack;
+pub mod pauses;
 pub mod report;
 pub mod round;
 pub mod schedule;

@@ -1,12 +1,16 @@
 //! Does a fault to a fleet, and waits until the line is at work again: a run that goes on without recovering has failed.
 
-use super::fleet::{Fleet, RECOVERS_WITHIN, SESSION, TRANSACTION};
+use super::clock::Clock;
+use super::fleet::{Fleet, RECOVERS_WITHIN, SESSION, SINK_SESSION, TRANSACTION, last_words};
 use super::pack::VARIANTS;
+use super::pauses;
 use super::schedule::{Fault, Step};
 use crate::proxy::{Api, Fate, Proxy};
 use crate::wait_until;
 use anyhow::{Context, Result, ensure};
-use std::time::{Duration, Instant};
+use serde_json::Value;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tripline_core::time::parse_rfc3339_ms;
 
 /// What a worker says while it looks at its tasks after an assignment.
 const ASSIGNED: &str = "partitions assigned";
@@ -14,12 +18,20 @@ const ASSIGNED: &str = "partitions assigned";
 const POINT_WITHIN: Duration = Duration::from_secs(60);
 /// Delay of every frame while the network is slow.
 const SLOW: Duration = Duration::from_millis(40);
+/// How far a clock jumps, ahead and back behind.
+const JUMP_SECONDS: i64 = 3_600;
+/// A clock that is so near to where it was put has jumped.
+const JUMPED_MS: i64 = 60_000;
+/// libfaketime reads its file once a second; a worker that is at work says something several times a second.
+const JUMPS_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a fault did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Struck {
     /// From the kill to the next decision that a read_committed consumer saw: same identity, same disk, no other worker.
     pub back_after: Option<Duration>,
+    /// The longest pause of each task that stayed where it was, while one worker was struck.
+    pub pauses: Vec<Duration>,
     /// The record under evaluation was made to panic.
     pub panicked: bool,
     /// The broker was killed.
@@ -33,9 +45,15 @@ pub fn strike(fleet: &mut Fleet, step: &Step, proxies: &[Proxy]) -> Result<Struc
     std::thread::sleep(Duration::from_millis(step.after_ms));
     fleet.ensure_alive()?;
     let name = fleet.name_of(step.who)?;
+    let (began, workers, starts) = (Instant::now(), fleet.workers.len(), fleet.starts());
     match step.fault {
         Fault::KillWorker => struck.back_after = kill(fleet, &name)?,
-        Fault::KillSink => kill_sink(fleet)?,
+        Fault::KillSink => {
+            fleet.kill_sink()?;
+            fleet.start_sink()?;
+        }
+        Fault::FreezeSink => freeze_sink(fleet, SINK_SESSION + Duration::from_millis(500 + step.extra_ms))?,
+        Fault::ClockJump => clock_jump(fleet, &name, Duration::from_millis(500 + step.extra_ms / 2))?,
         Fault::FailPoint => struck.back_after = fail_point(fleet, &name, &step.point)?,
         Fault::Panic => {
             panic_in_a_record(fleet, &name, step.extra_ms)?;
@@ -66,6 +84,7 @@ pub fn strike(fleet: &mut Fleet, step: &Step, proxies: &[Proxy]) -> Result<Struc
         )?,
     }
     fleet.wait_at_work().with_context(|| format!("after {} {}", step.fault.name(), step.point))?;
+    struck.pauses = pauses::of_the_unaffected(step, workers, (&starts, &fleet.starts()), &fleet.watch, began);
     Ok(struck)
 }
 
@@ -85,12 +104,48 @@ fn come_back(fleet: &mut Fleet, name: &str, killed: Instant) -> Result<Option<Du
     Ok(Some(next.saturating_duration_since(killed)))
 }
 
-fn kill_sink(fleet: &mut Fleet) -> Result<()> {
-    if let Some(mut sink) = fleet.sink.take() {
-        ensure!(sink.worker.exit_status().is_none(), "the sink had ended by itself:\n{}", sink.worker.log_tail(20));
-        sink.worker.kill_9();
+/// Longer than a session: what it had under way belongs to nobody when it wakes, and comes again.
+fn freeze_sink(fleet: &mut Fleet, time: Duration) -> Result<()> {
+    let sink = fleet.sink.as_mut().context("no sink runs")?;
+    sink.worker.process().signal(libc::SIGSTOP);
+    std::thread::sleep(time);
+    sink.worker.process().signal(libc::SIGCONT);
+    Ok(())
+}
+
+/// The wall clock of a worker goes an hour ahead, two hours back and right again while the worker is at work, which its log has to
+/// show; so it is one with stores, for routers alone have nothing to say.
+fn clock_jump(fleet: &mut Fleet, name: &str, time: Duration) -> Result<()> {
+    let mut names = std::iter::once(name).chain(fleet.workers.keys().map(String::as_str));
+    let name = &names.find(|name| writes_stores(fleet, name)).context("no worker writes to a store")?.to_owned();
+    let clock = Clock::new(fleet.line.file(&format!("clock-{name}")))?;
+    fleet.stop(name)?;
+    fleet.start_with_clock(name, &clock)?;
+    fleet.wait_at_work().context("before the clock jumps")?;
+    let process = fleet.worker(name)?.worker.id();
+    for seconds in [JUMP_SECONDS, -JUMP_SECONDS, 0] {
+        clock.jump(seconds)?;
+        let what = format!("the clock of {name} is {seconds} s ahead");
+        wait_until(JUMPS_WITHIN, &what, || ahead_ms(fleet, name).is_some_and(|ms| (ms - seconds * 1_000).abs() < JUMPED_MS))?;
+        std::thread::sleep(time);
+        fleet.wait_at_work().with_context(|| format!("its clock {seconds} s ahead"))?;
     }
-    fleet.start_sink()
+    fleet.stop(name)?;
+    Clock::tidy_up(process);
+    fleet.start(name, "")
+}
+
+fn writes_stores(fleet: &Fleet, name: &str) -> bool {
+    let metrics = fleet.workers.get(name).and_then(|running| running.metrics().ok());
+    metrics.is_some_and(|metrics| metrics.sum("tripline_state_writes_total", &[]) > 0.0)
+}
+
+/// How far ahead of ours a worker's clock was when it last said something.
+fn ahead_ms(fleet: &Fleet, name: &str) -> Option<i64> {
+    let log = fleet.log_text(name);
+    let said_ms = |line: &str| parse_rfc3339_ms(serde_json::from_str::<Value>(line).ok()?["timestamp"].as_str()?);
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis() as i64;
+    log.lines().rev().find_map(said_ms).map(|said_ms| said_ms - now_ms)
 }
 
 /// Arms a fail point in a worker and waits until it was reached.
@@ -109,9 +164,6 @@ fn fail_point(fleet: &mut Fleet, name: &str, point: &str) -> Result<Option<Durat
     }
     fleet.wait_for_end(name, POINT_WITHIN).with_context(|| format!("{point} was armed"))?;
     let killed = Instant::now();
-    if point.starts_with("in_restore") {
-        fleet.excuse(name);
-    }
     let back_after = come_back(fleet, name, killed)?;
     // Without its disk it has to restore first: another figure.
     Ok(back_after.filter(|_| !point.starts_with("in_restore")))
@@ -124,7 +176,7 @@ fn fails_and_goes_on(fleet: &mut Fleet, name: &str, point: &str) -> Result<()> {
         metrics.map_or(0.0, |metrics| metrics.sum("tripline_commit_failures_total", &[]))
     };
     let waited = wait_until(POINT_WITHIN, &format!("{point} is reached"), || failures(fleet) >= 1.0);
-    waited.with_context(|| format!("last lines of {name}:\n{}", fleet.worker(name).map(|r| r.worker.log_tail(20)).unwrap_or_default()))
+    waited.with_context(|| format!("last lines of {name}:\n{}", fleet.worker(name).map(|running| last_words(running)).unwrap_or_default()))
 }
 
 /// Another worker joins, and the armed one dies while it gives partitions back.
@@ -178,7 +230,7 @@ fn zombie(fleet: &mut Fleet, name: &str) -> Result<()> {
     signal(fleet, name, libc::SIGCONT)?;
     taken?;
     wait_until(RECOVERS_WITHIN, &format!("{name} has a share again"), || fleet.running_tasks(name) > 0)
-        .with_context(|| format!("last lines of {name}:\n{}", fleet.worker(name).map(|r| r.worker.log_tail(20)).unwrap_or_default()))?;
+        .with_context(|| format!("last lines of {name}:\n{}", fleet.worker(name).map(|running| last_words(running)).unwrap_or_default()))?;
     ensure!(fleet.worker(name)?.worker.id() == process, "{name} is another process");
     Ok(())
 }
@@ -211,12 +263,11 @@ fn stop_in_restore(fleet: &mut Fleet, name: &str, moment_ms: u64) -> Result<()> 
     wait_until(RECOVERS_WITHIN, &format!("{name} is given partitions"), || log_lines(fleet, name, ASSIGNED) > before)?;
     std::thread::sleep(Duration::from_millis(moment_ms % 60));
     fleet.stop(name)?;
-    fleet.excuse(name);
     fleet.start(name, "")
 }
 
 fn log_lines(fleet: &Fleet, name: &str, words: &str) -> usize {
-    std::fs::read_to_string(fleet.log(name)).unwrap_or_default().matches(words).count()
+    fleet.log_text(name).matches(words).count()
 }
 
 /// A record whose evaluation panics, and is given up for it.

@@ -85,7 +85,9 @@ mod tests {
         for keyed in [false, true] {
             let pack = Pack::load(keyed).expect("the pack loads");
             assert_eq!(pack.engines.len() as u64, VARIANTS);
-            assert!(pack.router().expect("an engine").needs_time(), "something waits for time to pass");
+            let engine = pack.router().expect("an engine");
+            assert!(engine.needs_time(), "something waits for time to pass");
+            assert_eq!(engine.rules.policy.remember_ids, 0, "a repeat is not recognised by its id");
         }
     }
 }

@@ -2,12 +2,13 @@
 //! so that the check stays proportional to the run.
 
 use super::evidence::{self, Checked};
-use super::fleet::{Fleet, MOST_WORKERS, RECOVERS_WITHIN};
+use super::fleet::{EndedByItself, Fleet, MOST_WORKERS, RECOVERS_WITHIN};
+use super::inspect::{Inspected, inspect};
 use super::nemesis::{self, Struck};
 use super::report::Report;
 use super::schedule::{Schedule, Step};
 use super::traffic::Source;
-use crate::kafka::{Kafka, Listener, Options};
+use crate::kafka::{Kafka, Options};
 use crate::line::{Line, Setup};
 use crate::proxy::Proxy;
 use crate::wait_until;
@@ -33,16 +34,8 @@ pub struct Stage {
 impl Stage {
     /// A broker of our own, with proxies in front of the workers. It lives as long as the process, or until [`Kafka::stop`].
     pub fn with_proxies() -> Result<Stage> {
-        let name = |n: usize| format!("WORKER{n}");
-        let proxies: Vec<Proxy> = (0..MOST_WORKERS).map(|_| Proxy::bind()).collect::<Result<_>>()?;
-        let listener =
-            |(n, proxy): (usize, &Proxy)| Listener { name: name(n), protocol: "PLAINTEXT".into(), advertised: Some(proxy.address()) };
-        let listeners = proxies.iter().enumerate().map(listener).collect();
-        let kafka: &'static Kafka = Box::leak(Box::new(Kafka::start_with(&Options { listeners, ..Options::default() })?));
-        for (n, proxy) in proxies.iter().enumerate() {
-            proxy.forward_to(kafka.listener(&name(n)).context("the broker lacks a listener")?);
-        }
-        Ok(Stage { kafka, proxies })
+        let (kafka, proxies) = Proxy::start_several(Options::default(), MOST_WORKERS)?;
+        Ok(Stage { kafka: Box::leak(Box::new(kafka)), proxies })
     }
 }
 
@@ -75,15 +68,32 @@ pub fn run(stage: &Stage, plan: &Plan, schedule: &mut Schedule, report: &mut Rep
     let bootstrap: Vec<String> = stage.proxies.iter().map(|proxy| proxy.address().to_string()).collect();
     let mut fleet = Fleet::new(Line::on(stage.kafka, &setup)?, tasks as usize, &bootstrap)?;
     let played = play(stage, plan, &mut fleet, schedule, report, &mut tell);
-    if voids(stage.kafka) > voids_before {
+    // Whoever did not come to the end may have failed because of a process that is gone.
+    let played = played.map_err(|why| fleet.ensure_alive().err().unwrap_or(why));
+    let is_void = voids(stage.kafka) > voids_before;
+    if is_void {
         report.void();
-        return Ok(());
     }
-    let verdict = played.and_then(|checked| {
-        report.checked(&checked, fleet.wipes());
-        judge(&fleet, &checked)
-    });
+    let verdict = match played {
+        Err(why) if why.is::<EndedByItself>() => {
+            report.ended_by_itself();
+            Err(why)
+        }
+        _ if is_void => Ok(()),
+        Err(why) => Err(why),
+        Ok(Played { checked, inspected }) => {
+            let wipes = fleet.wipes();
+            report.checked(&checked, &inspected, wipes.len());
+            judge(&fleet, &checked, &inspected, &wipes)
+        }
+    };
     verdict.map_err(|why| keep(fleet, &why))
+}
+
+/// What was found at the end of a round.
+struct Played {
+    checked: Checked,
+    inspected: Inspected,
 }
 
 fn play(
@@ -93,7 +103,7 @@ fn play(
     schedule: &mut Schedule,
     report: &mut Report,
     tell: &mut impl FnMut(&Step, &Struck),
-) -> Result<Checked> {
+) -> Result<Played> {
     fleet.start_sink()?;
     for _ in 0..plan.workers.clamp(1, MOST_WORKERS) {
         let name = fleet.free_name().context("every identity is taken")?;
@@ -116,7 +126,7 @@ fn play(
     come_to_rest(fleet)?;
     let checked = evidence::check(&fleet.line, &fleet.pack)?;
     ensure!(checked.panicked <= panics, "{} records were given up as panicked, {panics} were made to panic", checked.panicked);
-    Ok(checked)
+    Ok(Played { checked, inspected: inspect(fleet)? })
 }
 
 /// Everything that was sent is decided and stored, and no worker runs any more.
@@ -134,6 +144,7 @@ fn come_to_rest(fleet: &mut Fleet) -> Result<()> {
     let decided = line.read("decisions")?.iter().filter(|record| is_stored(record)).count();
     // What is missing then is the checker's to name.
     let _ = wait_until(RECOVERS_WITHIN, "everything is stored", || evidence::stored(line).is_ok_and(|rows| rows.len() >= decided));
+    fleet.ensure_alive()?;
     match fleet.sink.take() {
         Some(sink) => sink.stop(),
         None => Ok(()),
@@ -165,15 +176,15 @@ fn reach_ends(fleet: &Fleet, topic: &str) -> Result<()> {
     }
 }
 
-fn judge(fleet: &Fleet, checked: &Checked) -> Result<()> {
-    ensure!(fleet.wipes() == 0, "{} states were wiped that the disk still had", fleet.wipes());
-    if checked.violations.is_empty() {
+fn judge(fleet: &Fleet, checked: &Checked, inspected: &Inspected, wipes: &[String]) -> Result<()> {
+    let records = checked.violations.iter().map(ToString::to_string);
+    let wipes = wipes.iter().map(|wipe| format!("wiped: {wipe}"));
+    let wrong: Vec<String> = wipes.chain(inspected.findings.iter().cloned()).chain(records).collect();
+    if wrong.is_empty() {
         return Ok(());
     }
-    let text: String = checked.violations.iter().map(|violation| format!("{violation}\n")).collect();
-    std::fs::write(fleet.line.file("violations.txt"), text)?;
-    let first: Vec<String> = checked.violations.iter().take(5).map(ToString::to_string).collect();
-    Err(anyhow!("{} records are wrong:\n{}", checked.violations.len(), first.join("\n")))
+    std::fs::write(fleet.line.file("violations.txt"), wrong.join("\n") + "\n")?;
+    Err(anyhow!("{} violations:\n{}", wrong.len(), wrong[..wrong.len().min(5)].join("\n")))
 }
 
 /// Keeps what explains a failure: the folder of the line and the broker's log.

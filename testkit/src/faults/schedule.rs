@@ -1,5 +1,7 @@
 //! Which faults, in which order, with which random parts: a pure function of the seed.
 
+use super::clock;
+
 /// A small generator of choices (SplitMix64): the same seed, the same choices, on every machine.
 #[derive(Debug, Clone)]
 pub struct Choices(u64);
@@ -61,11 +63,13 @@ pub enum Fault {
     LoseCommit,
     LoseReply,
     LateCommit,
+    FreezeSink,
+    ClockJump,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 19] = [
+    pub const ALL: [Fault; 21] = [
         Fault::KillWorker,
         Fault::KillSink,
         Fault::FailPoint,
@@ -85,6 +89,8 @@ impl Fault {
         Fault::LoseCommit,
         Fault::LoseReply,
         Fault::LateCommit,
+        Fault::FreezeSink,
+        Fault::ClockJump,
     ];
 
     /// Its name on the command line and in the report.
@@ -109,12 +115,27 @@ impl Fault {
             Fault::LoseCommit => "lose-commit",
             Fault::LoseReply => "lose-reply",
             Fault::LateCommit => "late-commit",
+            Fault::FreezeSink => "freeze-sink",
+            Fault::ClockJump => "clock-jump",
         }
     }
 
     /// The fault of a name.
     pub fn named(name: &str) -> Option<Fault> {
         Fault::ALL.into_iter().find(|fault| fault.name() == name)
+    }
+
+    /// Why it cannot be done on this machine, with the way out; `None` when it can.
+    pub fn obstacle(self) -> Option<&'static str> {
+        (self == Fault::ClockJump && clock::library().is_none()).then_some("libfaketime is not installed (`apt-get install faketime`)")
+    }
+
+    /// Whether it happens to one worker, or to who is one: the tasks that stay where they are should not notice.
+    pub fn is_of_one_worker(self) -> bool {
+        matches!(
+            self,
+            Fault::KillWorker | Fault::FailPoint | Fault::Zombie | Fault::Join | Fault::Leave | Fault::StopInRestore | Fault::LoseDisk
+        )
     }
 
     /// Whether it happens on the wire: the workers then stand behind a proxy each.

@@ -12,6 +12,9 @@ use tripline_testkit::faults::report::Report;
 use tripline_testkit::faults::round::{self, Plan, Stage};
 use tripline_testkit::faults::schedule::{Fault, POINTS, Schedule};
 
+/// The exit code of a run in which nothing was judged.
+const SHOWN_NOTHING: u8 = 2;
+
 /// Runs faults against the tripline workers and compares what a consumer sees with the pure engine.
 #[derive(Debug, Parser)]
 struct Args {
@@ -68,7 +71,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match faults(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(report) if report.is_judged() => ExitCode::SUCCESS,
+        Ok(_) => {
+            eprintln!("\nnothing was shown: the broker made every round void, so none was judged; run it again");
+            ExitCode::from(SHOWN_NOTHING)
+        }
         Err(why) => {
             eprintln!("\nfailed: {why:#}");
             ExitCode::FAILURE
@@ -88,18 +95,22 @@ fn plan(args: &Args) -> Result<Run> {
     };
     if let Some(name) = &args.scenario {
         let Some(fault) = Fault::named(name) else { anyhow::bail!("there is no scenario {name}: --scenario list names them") };
+        if let Some(why) = fault.obstacle() {
+            anyhow::bail!("{name} cannot be done here: {why}");
+        }
         let point = POINTS.into_iter().find(|known| args.point.as_deref() == Some(*known));
         let schedule = Schedule::mixed(seed, &[fault]);
         let schedule = if let Some(point) = point { schedule.at_point(point) } else { schedule };
         return Ok(run(schedule, args.times, None, 2, fault.is_on_the_wire()));
     }
     if let Some(minutes) = args.minutes {
-        return Ok(run(Schedule::mixed(seed, &Fault::ALL), u64::MAX, Some(minutes), 2, true));
+        let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| fault.obstacle().is_none()).collect();
+        return Ok(run(Schedule::mixed(seed, &faults), u64::MAX, Some(minutes), 2, true));
     }
     Ok(run(Schedule::kills(seed), args.kills.unwrap_or(20), None, 1, false))
 }
 
-fn faults(args: &Args) -> Result<()> {
+fn faults(args: &Args) -> Result<Report> {
     let mut run = plan(args)?;
     let mode = if args.keyed { "keyed" } else { "routed" };
     eprintln!("seed {}, {mode}, {} workers", run.seed, run.workers);
@@ -109,6 +120,9 @@ fn faults(args: &Args) -> Result<()> {
         Stage { kafka: Box::leak(Box::new(Kafka::start()?)), proxies: Vec::new() }
     };
     let mut report = Report::default();
+    if args.minutes.is_some() {
+        Fault::ALL.into_iter().filter_map(|fault| Some((fault, fault.obstacle()?))).for_each(|(fault, why)| report.left_out(fault, why));
+    }
     let outcome = rounds(args, &mut run, &stage, &mut report);
     let text = format!(
         "seed {}, {mode}, {} workers at the beginning, {} events per second\n\n{}",
@@ -124,7 +138,7 @@ fn faults(args: &Args) -> Result<()> {
     stage.kafka.stop();
     outcome?;
     ensure!(report.is_clean(), "the promise is broken");
-    Ok(())
+    Ok(report)
 }
 
 fn rounds(args: &Args, run: &mut Run, stage: &Stage, report: &mut Report) -> Result<()> {

@@ -1,0 +1,62 @@
+//! How long a task made no decision while something happened to another one.
+
+use super::schedule::{Fault, Step};
+use super::watch::Watch;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How often each task was started, by its number.
+pub type Starts = BTreeMap<i32, usize>;
+
+/// The longest pause of each task that nobody started between two looks: it stayed where it was. Empty for a fault that concerns
+/// everybody, and where there was one worker only.
+pub fn of_the_unaffected(step: &Step, workers: usize, (before, after): (&Starts, &Starts), watch: &Watch, from: Instant) -> Vec<Duration> {
+    let is_measured = step.fault.is_of_one_worker() && (workers > 1 || step.fault == Fault::Join);
+    let stayed = before.iter().filter(|(task, starts)| is_measured && after.get(task) == Some(starts));
+    let to = Instant::now();
+    stayed.map(|(task, _)| longest(&watch.decisions_of(*task), from, to)).collect()
+}
+
+/// The longest time without a decision that ends between the two moments. It may have begun before the first; the last one is
+/// cut short by the second. `decisions` ascend.
+fn longest(decisions: &[Instant], from: Instant, to: Instant) -> Duration {
+    let within = decisions.partition_point(|at| *at <= from)..decisions.partition_point(|at| *at < to);
+    let mut since = within.start.checked_sub(1).map_or(from, |last| decisions[last]);
+    let mut longest = Duration::ZERO;
+    for at in decisions[within].iter().copied().chain([to]) {
+        longest = longest.max(at.saturating_duration_since(since));
+        since = at;
+    }
+    longest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decisions, and the moments in between, in milliseconds.
+    fn check(decisions: &[u64], (from, to): (u64, u64), expected: u64) {
+        let began = Instant::now();
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        let decisions: Vec<Instant> = decisions.iter().copied().map(at).collect();
+        assert_eq!(longest(&decisions, at(from), at(to)), Duration::from_millis(expected), "{decisions:?}");
+    }
+
+    #[test]
+    fn a_pause_lasts_from_one_decision_to_the_next() {
+        check(&[100, 200, 900, 1_000], (150, 1_050), 700);
+        check(&[100, 200, 300], (150, 310), 100);
+    }
+
+    #[test]
+    fn a_pause_that_began_before_counts_whole_and_one_that_goes_on_counts_so_far() {
+        check(&[100, 2_000], (900, 2_100), 1_900);
+        check(&[100, 2_000], (900, 1_500), 1_400);
+        check(&[], (200, 500), 300);
+    }
+
+    #[test]
+    fn pauses_before_and_after_do_not_count() {
+        check(&[0, 5_000, 5_100, 5_200, 9_000], (5_050, 5_250), 100);
+    }
+}
