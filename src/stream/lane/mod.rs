@@ -47,12 +47,14 @@ const REPORT_EVERY: Duration = Duration::from_millis(50);
 mod assignment;
 mod effects;
 mod errors;
+mod intake;
 mod memory;
 mod task;
 mod time;
 
 use effects::first_producer;
 pub use errors::LaneError;
+use intake::Intake;
 use task::Task;
 use time::{Arrival, Ticking};
 
@@ -92,6 +94,7 @@ struct Driver {
     aborts_in_row: u64,
     seeking_since: Option<Instant>,
     ticking: Ticking,
+    intake: Intake,
     /// The group has to distribute its partitions anew.
     rejoins: bool,
 }
@@ -261,6 +264,7 @@ impl Driver {
             consumer_is_dead: false,
             aborts_in_row: 0,
             seeking_since: None,
+            intake: Intake::default(),
             rejoins: false,
             number,
             shared,
@@ -295,7 +299,7 @@ impl Driver {
         let Some(id) = self.shared.task(record.topic(), record.partition()) else { return };
         let offset = record.offset();
         // A record from before a rewind, or of a task that is not ours (any more): the position decides, not the queue.
-        let expected = self.tasks.get(&id).is_some_and(|t| t.seek.is_none() && !t.paused && offset >= t.next);
+        let expected = self.tasks.get(&id).is_some_and(|t| t.flows() && offset >= t.next);
         if !expected || !self.protocol.is_running(id) || self.fatal.is_some() {
             return;
         }
@@ -409,6 +413,7 @@ impl Driver {
             }
         }
         self.take_restored(consumer);
+        self.look_at_backlog(consumer, now);
         self.seek(consumer);
         if self.protocol.has_fresh() && self.producer.is_some() {
             let effects = self.protocol.begin_fresh(CommitId(uuid::Uuid::new_v4().as_u128()));

@@ -1,5 +1,6 @@
 //! A task that runs: its states, how far it came, and what the open transaction did to it.
 
+use super::intake::Progress;
 use super::time::{Heard, Stuck};
 use super::*;
 use crate::state::DUE_INDEX;
@@ -48,6 +49,9 @@ pub(super) struct Task {
     /// Where polling shall go on: set until the seek is done.
     pub(super) seek: Option<i64>,
     pub(super) paused: bool,
+    /// A router partition that is paused because observations wait.
+    pub(super) held: bool,
+    pub(super) progress: Progress,
     pub(super) local: Option<Local>,
     pub(super) unwritten_since: Option<Instant>,
 }
@@ -77,14 +81,23 @@ impl Task {
             sealed_digests: None,
             seek: None,
             paused: true,
+            held: false,
+            progress: Progress::default(),
             local: None,
             unwritten_since: None,
         }
     }
 
+    /// Whether its records come.
+    pub(super) fn flows(&self) -> bool {
+        self.seek.is_none() && !self.paused
+    }
+
     pub(super) fn rewind(&mut self, offset: i64) {
         self.next = offset;
         self.seek = Some(offset);
+        // The seek ends every pause.
+        self.held = false;
     }
 
     pub(super) fn forget(&mut self) {

@@ -119,7 +119,7 @@ impl Driver {
         let ready: Vec<TaskId> = self
             .tasks
             .iter()
-            .filter(|(id, task)| id.topic > 0 && task.seek.is_none() && !task.paused && self.protocol.is_running(**id))
+            .filter(|(id, task)| id.topic > 0 && task.seek.is_none() && (!task.paused || task.held) && self.protocol.is_running(**id))
             .map(|(id, _)| *id)
             .collect();
         for id in &ready {

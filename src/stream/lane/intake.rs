@@ -1,0 +1,164 @@
+//! Routed mode: a lane takes no new input while many of its tasks' observations wait.
+//!
+//! Router and detector of a lane read from one queue, in the order in which it was fetched. Under overload the input has always
+//! more, so nearly all work would go into routing, and observations would age in their topic. The router partitions are paused
+//! instead, as new ones are until they are restored, and resumed by the same seek; polling goes on, and so do ticks.
+//!
+//! What waits is counted by offsets: an age would say nothing, for under overload everything is old.
+
+use super::*;
+use rdkafka::bindings as rd;
+use std::ffi::CString;
+
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A task that got on with nothing for so long is not waited for: what stands there may be an open transaction of somebody
+/// else, or what an aborted one left.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
+/// Whether a lane takes input.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    is_held: bool,
+    looked: Option<Instant>,
+}
+
+impl Intake {
+    fn is_look_due(&mut self, now: Instant) -> bool {
+        let is_due = self.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK_EVERY);
+        if is_due {
+            self.looked = Some(now);
+        }
+        is_due
+    }
+
+    /// Whether input is held back now that so many observations wait. It begins at two full transactions and ends at half of
+    /// one: every pause throws away what was fetched ahead, so there are to be few of them.
+    fn weigh(&mut self, waiting: i64, max_records: usize) -> bool {
+        let max_records = i64::try_from(max_records).unwrap_or(i64::MAX);
+        let most = if self.is_held { max_records / 2 } else { max_records.saturating_mul(2) };
+        self.is_held = waiting > most;
+        self.is_held
+    }
+}
+
+/// Whether a task gets on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Progress {
+    next: i64,
+    at: Option<Instant>,
+}
+
+impl Progress {
+    /// Whether the task came to another offset than before, now or lately.
+    fn is_made(&mut self, next: i64, now: Instant) -> bool {
+        if self.next != next {
+            *self = Progress { next, at: Some(now) };
+        }
+        self.at.is_some_and(|at| now.duration_since(at) < STALLED_AFTER)
+    }
+}
+
+impl Driver {
+    /// Holds the lane's router partitions back, or lets them go on.
+    pub(super) fn look_at_backlog(&mut self, consumer: &BaseConsumer<Context>, now: Instant) {
+        if !self.shared.is_routed() || !self.intake.is_look_due(now) {
+            return;
+        }
+        let waiting = self.waiting(consumer, now);
+        let was_held = self.intake.is_held;
+        let is_held = self.intake.weigh(waiting, self.shared.config.stream.max_records);
+        if is_held != was_held {
+            debug!(lane = self.number, waiting, is_held, "input waits for observations, or goes on");
+        }
+        if is_held {
+            self.hold(consumer);
+        } else {
+            self.let_go();
+        }
+    }
+
+    /// Observations that the lane's tasks have before them, as far as the consumer knows. Tasks that do not get on are left out.
+    fn waiting(&mut self, consumer: &BaseConsumer<Context>, now: Instant) -> i64 {
+        let (shared, protocol) = (&self.shared, &self.protocol);
+        let mut waiting: i64 = 0;
+        for (id, task) in self.tasks.iter_mut().filter(|(id, task)| id.topic == 0 && task.flows() && protocol.is_running(**id)) {
+            if task.progress.is_made(task.next, now)
+                && let Some(end) = known_end(consumer, shared.topic(*id), id.partition)
+            {
+                waiting = waiting.saturating_add(end.saturating_sub(task.next).max(0));
+            }
+        }
+        waiting
+    }
+
+    /// Those, too, that came or were sought while the others are held already.
+    fn hold(&mut self, consumer: &BaseConsumer<Context>) {
+        let flowing = self.tasks.iter().filter(|(id, task)| id.topic > 0 && task.flows() && self.protocol.is_running(**id));
+        let ids: Vec<TaskId> = flowing.map(|(id, _)| *id).collect();
+        if ids.is_empty() {
+            return;
+        }
+        if let Err(error) = consumer.pause(&self.list(ids.iter().copied())) {
+            warn!(lane = self.number, %error, "pause failed");
+            return;
+        }
+        for id in ids {
+            if let Some(task) = self.tasks.get_mut(&id) {
+                (task.paused, task.held) = (true, true);
+            }
+        }
+    }
+
+    /// What was fetched before the pause is gone: the seek goes back to it, and resumes.
+    fn let_go(&mut self) {
+        for task in self.tasks.values_mut().filter(|task| task.held) {
+            (task.held, task.seek) = (false, Some(task.next));
+        }
+    }
+}
+
+/// The end of a partition as the last answer to a fetch told it; nobody is asked.
+fn known_end(consumer: &BaseConsumer<Context>, topic: &str, partition: i32) -> Option<i64> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (0, 0);
+    // SAFETY: the client lives as long as `consumer`, the name ends with a zero, and both places are ours.
+    let code =
+        unsafe { rd::rd_kafka_get_watermark_offsets(consumer.client().native_ptr(), topic.as_ptr(), partition, &mut low, &mut high) };
+    (code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_is_held_from_two_transactions_on_until_half_of_one_is_left() {
+        let mut intake = Intake::default();
+        let weighed = [0, 20_000, 20_001, 19_000, 5_001, 5_000, 20_000, 20_001].map(|waiting| intake.weigh(waiting, 10_000));
+        assert_eq!(weighed, [false, false, true, true, true, false, false, true]);
+    }
+
+    #[test]
+    fn nothing_that_waits_never_holds_input() {
+        let mut intake = Intake { is_held: true, looked: None };
+        assert!(!intake.weigh(0, 1));
+        assert!(!intake.weigh(0, 0));
+    }
+
+    #[test]
+    fn a_task_that_does_not_get_on_is_not_waited_for_until_it_does() {
+        let (mut progress, start) = (Progress::default(), Instant::now());
+        let later = |ms| start + Duration::from_millis(ms);
+        assert!(progress.is_made(7, start) && progress.is_made(7, later(999)));
+        assert!(!progress.is_made(7, later(1_000)), "stalled");
+        assert!(progress.is_made(8, later(1_500)) && progress.is_made(8, later(2_499)));
+    }
+
+    #[test]
+    fn it_is_looked_at_in_intervals() {
+        let (mut intake, start) = (Intake::default(), Instant::now());
+        let later = |ms| start + Duration::from_millis(ms);
+        assert_eq!([0, 49, 50, 99, 100].map(|ms| intake.is_look_due(later(ms))), [true, false, true, false, true]);
+    }
+}
