@@ -1,4 +1,5 @@
-//! How long a task made no decision while something happened to another one.
+//! How long a task made no commit while something happened to another one. Commits, not decisions: traffic makes them many times a
+//! second, while for seconds there may be nothing to decide.
 
 use super::schedule::{Fault, Step};
 use super::watch::Watch;
@@ -14,16 +15,16 @@ pub fn of_the_unaffected(step: &Step, workers: usize, (before, after): (&Starts,
     let is_measured = step.fault.is_of_one_worker() && (workers > 1 || step.fault == Fault::Join);
     let stayed = before.iter().filter(|(task, starts)| is_measured && after.get(task) == Some(starts));
     let to = Instant::now();
-    stayed.map(|(task, _)| longest(&watch.decisions_of(*task), from, to)).collect()
+    stayed.map(|(task, _)| longest(&watch.commits_of(*task), from, to)).collect()
 }
 
-/// The longest time without a decision that ends between the two moments. It may have begun before the first; the last one is
-/// cut short by the second. `decisions` ascend.
-fn longest(decisions: &[Instant], from: Instant, to: Instant) -> Duration {
-    let within = decisions.partition_point(|at| *at <= from)..decisions.partition_point(|at| *at < to);
-    let mut since = within.start.checked_sub(1).map_or(from, |last| decisions[last]);
+/// The longest time without a commit that ends between the two moments. It may have begun before the first; the last one is
+/// cut short by the second. `commits` ascend.
+fn longest(commits: &[Instant], from: Instant, to: Instant) -> Duration {
+    let within = commits.partition_point(|at| *at <= from)..commits.partition_point(|at| *at < to);
+    let mut since = within.start.checked_sub(1).map_or(from, |last| commits[last]);
     let mut longest = Duration::ZERO;
-    for at in decisions[within].iter().copied().chain([to]) {
+    for at in commits[within].iter().copied().chain([to]) {
         longest = longest.max(at.saturating_duration_since(since));
         since = at;
     }
@@ -34,16 +35,16 @@ fn longest(decisions: &[Instant], from: Instant, to: Instant) -> Duration {
 mod tests {
     use super::*;
 
-    /// Decisions, and the moments in between, in milliseconds.
-    fn check(decisions: &[u64], (from, to): (u64, u64), expected: u64) {
+    /// Commits, and the moments in between, in milliseconds.
+    fn check(commits: &[u64], (from, to): (u64, u64), expected: u64) {
         let began = Instant::now();
         let at = |ms: u64| began + Duration::from_millis(ms);
-        let decisions: Vec<Instant> = decisions.iter().copied().map(at).collect();
-        assert_eq!(longest(&decisions, at(from), at(to)), Duration::from_millis(expected), "{decisions:?}");
+        let commits: Vec<Instant> = commits.iter().copied().map(at).collect();
+        assert_eq!(longest(&commits, at(from), at(to)), Duration::from_millis(expected), "{commits:?}");
     }
 
     #[test]
-    fn a_pause_lasts_from_one_decision_to_the_next() {
+    fn a_pause_lasts_from_one_commit_to_the_next() {
         check(&[100, 200, 900, 1_000], (150, 1_050), 700);
         check(&[100, 200, 300], (150, 310), 100);
     }

@@ -1,9 +1,10 @@
-//! Looks at the decisions as they become visible to a read_committed consumer: when did the next one come, and of which task?
+//! Looks at the decisions as they become visible to a read_committed consumer: when did the next one come?
+//! And at the commits of every task, by their markers in the changelog.
 
 use crate::line::Line;
 use anyhow::{Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,21 +12,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+const CHANGELOG: &str = "internal.changelog";
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Where a read_committed consumer ends, by partition.
 pub type Mark = BTreeMap<i32, i64>;
 
-/// The header that says which commit of which task a decision belongs to.
-const COMMIT: &str = "tripline-commit";
-
-/// When decisions were seen.
+/// When something was seen.
 #[derive(Default)]
 struct Seen {
-    /// With their offsets, by partition of the topic.
-    by_partition: BTreeMap<i32, Vec<(i64, Instant)>>,
-    /// By the number of the task that made them.
-    by_task: BTreeMap<i32, Vec<Instant>>,
+    /// Decisions with their offsets, by partition of their topic.
+    decisions: BTreeMap<i32, Vec<(i64, Instant)>>,
+    /// Commits by task.
+    commits: BTreeMap<i32, Vec<Instant>>,
 }
 
 /// A consumer of the decisions topic.
@@ -50,6 +49,7 @@ impl Watch {
         let mut list = TopicPartitionList::new();
         for partition in &partitions {
             list.add_partition_offset(&topic, *partition, Offset::Beginning)?;
+            list.add_partition_offset(&line.topic(CHANGELOG), *partition, Offset::Beginning)?;
         }
         consumer.assign(&list)?;
         let (consumer, seen, stop) = (Arc::new(consumer), Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
@@ -84,16 +84,16 @@ impl Watch {
         &self.partitions
     }
 
-    /// When the decisions of a task were seen, in their order.
-    pub fn decisions_of(&self, task: i32) -> Vec<Instant> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).by_task.get(&task).cloned().unwrap_or_default()
+    /// When the commits of a task with a state were seen, in their order.
+    pub fn commits_of(&self, task: i32) -> Vec<Instant> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).commits.get(&task).cloned().unwrap_or_default()
     }
 
     /// When the first decision past the mark was seen, if one was.
     pub fn first_after(&self, mark: &Mark) -> Option<Instant> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let first = |(partition, offset): (&i32, &i64)| {
-            let seen = seen.by_partition.get(partition)?;
+            let seen = seen.decisions.get(partition)?;
             seen.get(seen.partition_point(|(at, _)| at < offset)).map(|(_, when)| *when)
         };
         mark.iter().filter_map(first).min()
@@ -114,32 +114,12 @@ fn look(consumer: &BaseConsumer, seen: &Mutex<Seen>, stop: &AtomicBool) {
         // Errors come while a broker is away; the client goes on by itself.
         if let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            seen.by_partition.entry(message.partition()).or_default().push((message.offset(), now));
-            if let Some(task) = task(&message) {
-                seen.by_task.entry(task).or_default().push(now);
+            let (partition, now) = (message.partition(), Instant::now());
+            if !message.topic().ends_with(CHANGELOG) {
+                seen.decisions.entry(partition).or_default().push((message.offset(), now));
+            } else if message.key() == Some(format!("task/{partition}").as_bytes()) {
+                seen.commits.entry(partition).or_default().push(now);
             }
         }
-    }
-}
-
-/// The number of the task that made a decision: the header says topic-task/seq/commit.
-fn task(message: &BorrowedMessage<'_>) -> Option<i32> {
-    let header = message.headers()?.iter().find(|header| header.key == COMMIT)?;
-    task_of(std::str::from_utf8(header.value?).ok()?)
-}
-
-fn task_of(commit: &str) -> Option<i32> {
-    commit.split('/').next()?.rsplit_once('-')?.1.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_decision_says_which_task_made_it() {
-        assert_eq!(task_of("0-3/17/00ff"), Some(3));
-        assert_eq!([task_of(""), task_of("x/1/2"), task_of("0-x/1/2")], [None; 3]);
     }
 }
