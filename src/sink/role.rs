@@ -10,6 +10,7 @@ use super::error::{SinkError, StoreError};
 use super::location::Location;
 use super::store::{EventStore, Opening};
 use crate::config::Config;
+use crate::stream::failpoints::{self, Point};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -167,6 +168,7 @@ impl Sink<'_> {
             }
         }
         add(&self.counters.batches, 1);
+        let _ = failpoints::reach(Point::AfterSinkWrite);
         if let Err(error) = self.commit(&batch) {
             add(&self.counters.commit_failures, 1);
             add(&self.counters.refusals, u64::from(consumer::trouble(&error) == Trouble::Denied));

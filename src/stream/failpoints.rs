@@ -24,14 +24,17 @@ pub enum Point {
     AfterStoreWrite,
     InRestore,
     InRevoke,
+    AfterRevoke,
+    InRecover,
     InRecord,
     InFiring,
+    AfterSinkWrite,
     AfterGrowth,
 }
 
 impl Point {
     /// Every point.
-    pub const ALL: [Point; 14] = [
+    pub const ALL: [Point; 17] = [
         Point::AfterBegin,
         Point::BeforeSeal,
         Point::AfterChangelog,
@@ -43,8 +46,11 @@ impl Point {
         Point::AfterStoreWrite,
         Point::InRestore,
         Point::InRevoke,
+        Point::AfterRevoke,
+        Point::InRecover,
         Point::InRecord,
         Point::InFiring,
+        Point::AfterSinkWrite,
         Point::AfterGrowth,
     ];
 
@@ -62,8 +68,11 @@ impl Point {
             Point::AfterStoreWrite => "after_store_write",
             Point::InRestore => "in_restore",
             Point::InRevoke => "in_revoke",
+            Point::AfterRevoke => "after_revoke",
+            Point::InRecover => "in_recover",
             Point::InRecord => "in_record",
             Point::InFiring => "in_firing",
+            Point::AfterSinkWrite => "after_sink_write",
             Point::AfterGrowth => "after_growth",
         }
     }

@@ -45,5 +45,5 @@ fn a_keyed_line_survives_panics_lost_disks_new_rules_and_killed_sinks() -> Resul
 
 #[test]
 fn workers_join_freeze_wake_and_leave_while_rules_change() -> Result<()> {
-    in_turn(false, 7, &[Fault::Join, Fault::Zombie, Fault::ChangeRules, Fault::Leave])
+    in_turn(false, 7, &[Fault::Join, Fault::Join, Fault::Zombie, Fault::ChangeRules, Fault::Leave])
 }

@@ -225,6 +225,16 @@ pub enum Halt {
         /// The metadata's seq.
         seq: u64,
     },
+    /// The changelog lost what the local store has not seen yet.
+    #[error(
+        "the local store needs the changelog from offset {from} on, and it begins at {low}: records were deleted, is its cleanup.policy compact?"
+    )]
+    ChangelogCut {
+        /// The first offset that the store lacks.
+        from: i64,
+        /// The first offset there is.
+        low: i64,
+    },
     /// The committed offset says what this binary does not know.
     #[error("the group's offset was written in layout {layout}, this binary reads {LAYOUT}: start the version that wrote it")]
     Newer {

@@ -57,6 +57,7 @@ impl Driver {
             self.tell_touched();
             let effects = self.protocol.step(if lost || std::thread::panicking() { Input::Lost(tasks) } else { Input::Revoked(tasks) });
             self.perform(Some(consumer), effects);
+            let _ = failpoints::reach(Point::AfterRevoke);
         }
         if let Err(error) = consumer.incremental_unassign(list) {
             warn!(lane = self.number, %error, "unassign failed");

@@ -202,6 +202,7 @@ impl Driver {
         // Nobody knows: what the transaction changed must not stay, least of all when the process stops now.
         let unreadable = || ids.iter().map(|id| (*id, Found::Unreadable)).collect();
         self.producer = None;
+        let _ = failpoints::reach(Point::InRecover);
         match connect_producer(&self.shared, &self.transactional_id) {
             Ok(producer) => self.producer = Some(producer),
             Err(source) => {

@@ -442,7 +442,11 @@ impl Job<'_> {
         let topic = &self.shared.changelog;
         let partition = self.task.partition.rem_euclid(self.shared.partitions.max(1));
         let (low, end) = self.high_watermark(topic, partition)?;
-        Ok(Span { topic, partition, from: from.unwrap_or(low).max(low), end })
+        match from {
+            // Compaction leaves the beginning where it is.
+            Some(from) if from < low => Err(self.halt(Halt::ChangelogCut { from, low })),
+            from => Ok(Span { topic, partition, from: from.unwrap_or(low), end }),
+        }
     }
 
     /// Shows the committed records of a span. `show` answers whether it has seen enough.

@@ -128,10 +128,10 @@ impl Fleet {
         Ok(())
     }
 
-    /// Starts the sink; does not wait for it.
-    pub fn start_sink(&mut self) -> Result<()> {
+    /// Starts the sink, with these fail points armed; does not wait for it.
+    pub fn start_sink(&mut self, points: &str) -> Result<()> {
         let rules = self.line.file("rules").display().to_string();
-        let settings = [("TRIPLINE_RULES__PATH", rules.as_str()), ("TRIPLINE_RULES__SETTINGS", "")];
+        let settings = [("TRIPLINE_RULES__PATH", rules.as_str()), ("TRIPLINE_RULES__SETTINGS", ""), ("TRIPLINE_FAILPOINTS", points)];
         self.sink = Some(self.line.start_with("sink", "sink", &settings)?);
         Ok(())
     }
@@ -180,6 +180,13 @@ impl Fleet {
         let mut running = self.workers.remove(name).with_context(|| format!("no worker {name} runs"))?;
         let ended = wait_until(limit, &format!("{name} ends"), || running.worker.exit_status().is_some());
         ended.with_context(|| format!("last lines of {name}:\n{}", last_words(&running)))
+    }
+
+    /// Waits until the sink has ended by itself, as it was armed to.
+    pub fn wait_for_sink_end(&mut self, limit: Duration) -> Result<()> {
+        let mut sink = self.sink.take().context("no sink runs")?;
+        let ended = wait_until(limit, "the sink ends", || sink.worker.exit_status().is_some());
+        ended.with_context(|| format!("last lines of the sink:\n{}", last_words(&sink)))
     }
 
     /// Takes a worker's disk away: its state is gone.

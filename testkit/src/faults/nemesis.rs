@@ -22,7 +22,7 @@ const SLOW: Duration = Duration::from_millis(40);
 const JUMP_SECONDS: i64 = 3_600;
 /// A clock that is so near to where it was put has jumped.
 const JUMPED_MS: i64 = 60_000;
-/// libfaketime reads its file once a second; a worker that is at work says something several times a second.
+/// A worker that is at work says something several times a second.
 const JUMPS_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a fault did.
@@ -50,7 +50,7 @@ pub fn strike(fleet: &mut Fleet, step: &Step, proxies: &[Proxy]) -> Result<Struc
         Fault::KillWorker => struck.back_after = kill(fleet, &name)?,
         Fault::KillSink => {
             fleet.kill_sink()?;
-            fleet.start_sink()?;
+            fleet.start_sink("")?;
         }
         Fault::FreezeSink => freeze_sink(fleet, SINK_SESSION + Duration::from_millis(500 + step.extra_ms))?,
         Fault::ClockJump => clock_jump(fleet, &name, Duration::from_millis(500 + step.extra_ms / 2))?,
@@ -70,10 +70,13 @@ pub fn strike(fleet: &mut Fleet, step: &Step, proxies: &[Proxy]) -> Result<Struc
             fleet.start(&name, "")?;
         }
         Fault::ChangeRules => change_rules(fleet)?,
+        // Every third time longer than any session lasts.
+        Fault::PauseBroker if step.who.is_multiple_of(3) => pause_broker(fleet, SINK_SESSION + Duration::from_millis(step.extra_ms))?,
         Fault::PauseBroker => pause_broker(fleet, Duration::from_millis(500 + 2 * step.extra_ms))?,
         Fault::KillBroker => {
             fleet.line.kafka.kill_9()?;
-            std::thread::sleep(Duration::from_millis(step.extra_ms));
+            let is_long = step.who.is_multiple_of(3);
+            std::thread::sleep(Duration::from_millis(step.extra_ms) + if is_long { SINK_SESSION } else { Duration::ZERO });
             fleet.line.kafka.restart()?;
             struck.broker_killed = true;
         }
@@ -113,24 +116,21 @@ fn freeze_sink(fleet: &mut Fleet, time: Duration) -> Result<()> {
     Ok(())
 }
 
-/// The wall clock of a worker goes an hour ahead while the worker is at work, and an hour behind over a restart, which its log has
-/// to show; so it is one with stores, for routers alone have nothing to say. Back while it is at work is left out: librdkafka waits
-/// until moments of the wall clock, so its threads stand still for as long as the clock was set back.
+/// The wall clock of a worker is set an hour ahead, then an hour behind, then right while the worker is at work, which its log has to
+/// show; so it is one with stores, for routers alone have nothing to say.
 fn clock_jump(fleet: &mut Fleet, name: &str, time: Duration) -> Result<()> {
     let mut names = std::iter::once(name).chain(fleet.workers.keys().map(String::as_str));
     let name = &names.find(|name| writes_stores(fleet, name)).context("no worker writes to a store")?.to_owned();
     let clock = Clock::new(fleet.line.file(&format!("clock-{name}")))?;
-    for (at_start, at_work) in [(0, JUMP_SECONDS), (-JUMP_SECONDS, -JUMP_SECONDS)] {
-        fleet.stop(name)?;
-        clock.jump(at_start)?;
-        fleet.start_with_clock(name, &clock)?;
-        fleet.wait_at_work().context("before the clock jumps")?;
-        clock.jump(at_work)?;
-        let what = format!("the clock of {name} is {at_work} s ahead");
-        wait_until(JUMPS_WITHIN, &what, || ahead_ms(fleet, name).is_some_and(|ms| (ms - at_work * 1_000).abs() < JUMPED_MS))?;
+    fleet.stop(name)?;
+    fleet.start_with_clock(name, &clock)?;
+    fleet.wait_at_work().context("before the clock jumps")?;
+    for ahead in [JUMP_SECONDS, -JUMP_SECONDS, 0] {
+        clock.set(ahead)?;
+        let what = format!("the clock of {name} is {ahead} s ahead");
+        wait_until(JUMPS_WITHIN, &what, || ahead_ms(fleet, name).is_some_and(|ms| (ms - ahead * 1_000).abs() < JUMPED_MS))?;
         std::thread::sleep(time);
-        fleet.wait_at_work().with_context(|| format!("its clock {at_work} s ahead"))?;
-        Clock::tidy_up(fleet.worker(name)?.worker.id());
+        fleet.wait_at_work().with_context(|| format!("its clock {ahead} s ahead"))?;
     }
     fleet.stop(name)?;
     fleet.start(name, "")
@@ -151,13 +151,16 @@ fn ahead_ms(fleet: &Fleet, name: &str) -> Option<i64> {
 
 /// Arms a fail point in a worker and waits until it was reached.
 fn fail_point(fleet: &mut Fleet, name: &str, point: &str) -> Result<Option<Duration>> {
+    if point.starts_with("after_sink_write") {
+        return in_the_sink(fleet, point).map(|()| None);
+    }
     fleet.kill(name)?;
     if point.starts_with("in_restore") {
         // On its own disk there would be nothing to restore.
         fleet.lose_disk(name)?;
     }
     fleet.start(name, point)?;
-    if point.starts_with("in_revoke") {
+    if point.starts_with("in_revoke") || point.starts_with("after_revoke") {
         return in_revoke(fleet, name).map(|()| None);
     }
     if !point.contains("=kill") {
@@ -168,6 +171,14 @@ fn fail_point(fleet: &mut Fleet, name: &str, point: &str) -> Result<Option<Durat
     let back_after = come_back(fleet, name, killed)?;
     // Without its disk it has to restore first: another figure.
     Ok(back_after.filter(|_| !point.starts_with("in_restore")))
+}
+
+/// The sink dies between its database and its offsets.
+fn in_the_sink(fleet: &mut Fleet, point: &str) -> Result<()> {
+    fleet.kill_sink()?;
+    fleet.start_sink(point)?;
+    fleet.wait_for_sink_end(POINT_WITHIN).with_context(|| format!("{point} was armed"))?;
+    fleet.start_sink("")
 }
 
 /// A refused or doubtful step is taken again by the same process.
@@ -197,7 +208,7 @@ fn in_revoke(fleet: &mut Fleet, name: &str) -> Result<()> {
             fleet.start(guest, "")?;
         }
     }
-    fleet.wait_for_end(name, POINT_WITHIN).context("in_revoke was armed")?;
+    fleet.wait_for_end(name, POINT_WITHIN).context("a point of the revocation was armed")?;
     fleet.start(name, "")?;
     fleet.wait_at_work()?;
     if let Some(guest) = guest {

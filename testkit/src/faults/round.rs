@@ -104,7 +104,7 @@ fn play(
     report: &mut Report,
     tell: &mut impl FnMut(&Step, &Struck),
 ) -> Result<Played> {
-    fleet.start_sink()?;
+    fleet.start_sink("")?;
     for _ in 0..plan.workers.clamp(1, MOST_WORKERS) {
         let name = fleet.free_name().context("every identity is taken")?;
         fleet.start(name, "")?;

@@ -127,7 +127,7 @@ impl Fault {
 
     /// Why it cannot be done on this machine, with the way out; `None` when it can.
     pub fn obstacle(self) -> Option<&'static str> {
-        (self == Fault::ClockJump && clock::library().is_none()).then_some("libfaketime is not installed (`apt-get install faketime`)")
+        if self == Fault::ClockJump { clock::obstacle() } else { None }
     }
 
     /// Whether it happens to one worker, or to who is one: the tasks that stay where they are should not notice.
@@ -145,7 +145,7 @@ impl Fault {
 }
 
 /// The points of the commit protocol at which a process is killed, in the words of `TRIPLINE_FAILPOINTS`.
-pub const POINTS: [&str; 13] = [
+pub const POINTS: [&str; 16] = [
     "after_begin",
     "before_seal",
     "after_changelog",
@@ -157,8 +157,11 @@ pub const POINTS: [&str; 13] = [
     "after_store_write",
     "in_restore",
     "in_revoke",
+    "after_revoke",
+    "in_recover",
     "in_record",
     "in_firing",
+    "after_sink_write",
 ];
 
 /// One fault with its random parts.
@@ -186,12 +189,15 @@ pub struct Schedule {
     drawn: usize,
     points: usize,
     only: Option<&'static str>,
+    /// At fail points processes die, and nothing else.
+    kills_only: bool,
 }
 
 impl Schedule {
-    /// Kills, as fast as they come: workers at random moments and at fail points, now and then the sink.
+    /// Kills and nothing else, as fast as they come: workers at random moments and at fail points, now and then the sink.
     pub fn kills(seed: u64) -> Schedule {
-        Schedule::weighted(seed, vec![(Fault::KillWorker, 50), (Fault::FailPoint, 40), (Fault::KillSink, 10)])
+        let weights = vec![(Fault::KillWorker, 50), (Fault::FailPoint, 40), (Fault::KillSink, 10)];
+        Schedule { kills_only: true, ..Schedule::weighted(seed, weights) }
     }
 
     /// Everything that is asked for, every kind about as often.
@@ -210,7 +216,7 @@ impl Schedule {
     }
 
     fn weighted(seed: u64, weights: Vec<(Fault, u64)>) -> Schedule {
-        Schedule { choices: Choices::new(seed), weights, order: Vec::new(), drawn: 0, points: 0, only: None }
+        Schedule { choices: Choices::new(seed), weights, order: Vec::new(), drawn: 0, points: 0, only: None, kills_only: false }
     }
 
     fn fault(&mut self) -> Option<Fault> {
@@ -235,18 +241,24 @@ impl Schedule {
         let may_abort = ["after_begin", "before_seal", "after_changelog", "after_drain", "after_send_offsets"].contains(&point);
         let may_be_in_doubt = may_abort || point == "after_commit";
         let what = match self.choices.below(4) {
-            0 if may_abort => "abort",
-            1 if may_be_in_doubt => "doubt",
+            0 if may_abort && !self.kills_only => "abort",
+            1 if may_be_in_doubt && !self.kills_only => "doubt",
             _ => "kill",
         };
         let at_most = match point {
             "in_record" => 200,
             "in_firing" => 20,
-            "in_restore" | "in_revoke" => 1,
-            "before_store_write" | "after_store_write" => 8,
+            "in_restore" => 10,
+            "in_revoke" | "after_revoke" => 1,
+            "before_store_write" | "after_store_write" | "after_sink_write" => 8,
             _ => 30,
         };
-        format!("{point}={what}@{}", 1 + self.choices.below(at_most))
+        let on = 1 + self.choices.below(at_most);
+        match point {
+            // A recovery needs a doubt before it.
+            "in_recover" => format!("{point}=kill@1,after_drain=doubt@{on}"),
+            _ => format!("{point}={what}@{on}"),
+        }
     }
 }
 
