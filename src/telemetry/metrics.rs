@@ -49,6 +49,8 @@ pub struct Metrics {
     pub restore: RestoreMetrics,
     /// Batches written to RocksDB.
     pub state_writes: Counter,
+    /// Times that a lane held its input back, because its tasks' observations waited.
+    pub input_holds: Counter,
     /// Rebalances.
     pub rebalances: RebalanceMetrics,
     /// Rules and flags.
@@ -299,6 +301,7 @@ impl Metrics {
             commits: CommitMetrics::new(t),
             restore: RestoreMetrics::new(t),
             state_writes: t.counter("state_writes", "Batches written to RocksDB, each of one task and one or more commits."),
+            input_holds: t.counter("input_holds", "Times that a lane took no new input until its waiting observations were processed."),
             rebalances: RebalanceMetrics::new(t),
             control: ControlMetrics::new(t),
             sink: SinkMetrics::new(t),

@@ -39,6 +39,8 @@ fn overload_and_a_broker_that_stands_still_cost_time_and_nothing_else() -> Resul
         ("TRIPLINE_STREAM__DEGRADED_AFTER", "2s"),
         ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "5s"),
         ("TRIPLINE_STREAM__SESSION_TIMEOUT", "30s"),
+        // Small transactions, so that the lane has to hold its input back.
+        ("TRIPLINE_STREAM__MAX_RECORDS", "1000"),
     ];
     let mut running = line.start_with("one", "detect", &settings)?;
     running.worker.wait_ready(&running.admin, PATIENCE)?;
@@ -57,6 +59,9 @@ fn overload_and_a_broker_that_stands_still_cost_time_and_nothing_else() -> Resul
         Plan { events: 60_000, factor: 3.0, load: Duration::from_secs(8), stop: Duration::from_secs(8), limit: Duration::from_secs(240) };
     let seen = overload::run(&mut target, &mut traffic, plan)?;
     eprintln!("{}", overload::table(&seen, BUDGET_MIB << 20));
+    let holds = running.metrics()?.sum("tripline_input_holds_total", &[]);
+    eprintln!("input was held back {holds} times");
+    ensure!(holds > 0.0, "routed work was never waited for");
 
     ensure!(seen.sent > 1.5 * seen.under_load, "it was not overloaded");
     // How much it does meanwhile is the benchmark's to say: here the load shares the machine with other tests.

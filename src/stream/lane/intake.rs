@@ -68,6 +68,9 @@ impl Driver {
         let waiting = self.waiting(consumer, now);
         let was_held = self.intake.is_held;
         let is_held = self.intake.weigh(waiting, self.shared.config.stream.max_records);
+        if is_held && !was_held {
+            self.shared.metrics.input_holds.inc();
+        }
         if is_held != was_held {
             debug!(lane = self.number, waiting, is_held, "input waits for observations, or goes on");
         }
