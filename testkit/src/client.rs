@@ -122,7 +122,14 @@ impl rdkafka::consumer::ConsumerContext for Quiet {}
 
 /// Counts what the broker did not take.
 #[derive(Debug, Default, Clone)]
-struct Undelivered(Arc<AtomicU64>);
+pub(crate) struct Undelivered(Arc<AtomicU64>);
+
+impl Undelivered {
+    /// Records so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl ClientContext for Undelivered {}
 
@@ -187,7 +194,7 @@ impl Kafka {
             }
         }
         producer.flush(FLUSH_LIMIT).with_context(|| format!("could not deliver {sent} records to {topic}"))?;
-        let lost = undelivered.0.load(Ordering::Relaxed);
+        let lost = undelivered.count();
         ensure!(lost == 0, "{lost} of {sent} records did not reach {topic}");
         Ok(sent)
     }
@@ -296,7 +303,8 @@ fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> Result<(i
     }
 }
 
-fn enqueue(producer: &BaseProducer<Undelivered>, topic: &str, record: &Record) -> Result<()> {
+/// A record as rdkafka sends it, whole: its headers too.
+pub(crate) fn message<'a>(topic: &'a str, record: &'a Record) -> BaseRecord<'a, [u8], [u8]> {
     let mut message = BaseRecord::<[u8], [u8]>::to(topic);
     message.key = record.key.as_deref();
     message.payload = record.value.as_deref();
@@ -306,6 +314,11 @@ fn enqueue(producer: &BaseProducer<Undelivered>, topic: &str, record: &Record) -
         let headers = OwnedHeaders::new_with_capacity(record.headers.len());
         message.headers = Some(record.headers.iter().fold(headers, |all, (key, value)| all.insert(Header { key, value: Some(value) })));
     }
+    message
+}
+
+fn enqueue(producer: &BaseProducer<Undelivered>, topic: &str, record: &Record) -> Result<()> {
+    let mut message = message(topic, record);
     let deadline = Instant::now() + FLUSH_LIMIT;
     loop {
         match producer.send(message) {

@@ -203,7 +203,7 @@ fn pure(line: &Line, pack: &str, flags: &str) -> Result<Found> {
     let mut found = Found::default();
     let mut decisions = Vec::new();
     for records in by_partition(line.kafka.read_committed(&topic)?, None).values() {
-        let log = Log { topic: &topic, records, keyed: false, panicked: &BTreeSet::new() };
+        let log = Log { topic: &topic, records, keyed_partitions: None, panicked: &BTreeSet::new() };
         let decided = decide(&log, |_| Ok(&engine))?;
         ensure!(decided.duplicates == 0, "no event was sent twice");
         ensure!(decided.rejected.is_empty(), "not an observation: {:?}", decided.rejected);

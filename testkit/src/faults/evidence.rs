@@ -1,6 +1,7 @@
 //! What a line was given, what it wrote, and what it had to write: the same lists for the checker.
 
 use super::checker::{Item, Violation, compare};
+use super::input;
 use super::oracle::{self, Caused, Decided, Epochs, Log, Routed, Written};
 use super::pack::Pack;
 use crate::client::OwnedRecord;
@@ -9,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tripline_core::cloud_event::{self, CloudEvent};
+use tripline_core::dead_letter::{DIGEST, is_own};
 use tripline_core::decision::EntityRef;
 use tripline_core::engine::Made;
 use tripline_core::hash;
@@ -40,6 +42,7 @@ pub struct Checked {
 struct Read<'l> {
     line: &'l Line,
     inputs: BTreeMap<i32, Vec<OwnedRecord>>,
+    input_partitions: i32,
     /// Empty in keyed mode.
     observations: BTreeMap<i32, Vec<OwnedRecord>>,
     dead_letters: Vec<OwnedRecord>,
@@ -84,7 +87,8 @@ impl<'l> Read<'l> {
     fn of(line: &'l Line) -> Result<Read<'l>> {
         let committed = |topic: &str| line.kafka.committed_offsets(&line.app, topic);
         let inputs = oracle::by_partition(line.kafka.read_committed(&line.input)?, Some(&committed(&line.input)?));
-        let appended: i64 = line.kafka.end_offsets(&line.input)?.values().sum();
+        let ends = line.kafka.end_offsets(&line.input)?;
+        let (input_partitions, appended) = (ends.len() as i32, ends.values().sum::<i64>());
         let counted: usize = inputs.values().map(Vec::len).sum();
         ensure!(appended == counted as i64, "{counted} of {appended} input records are committed: the line is not at rest");
         let observations = if line.keyed {
@@ -94,7 +98,7 @@ impl<'l> Read<'l> {
             oracle::by_partition(line.read(OBSERVATIONS)?, Some(&ends))
         };
         let epochs = Epochs::read(&line.read("internal.epochs")?)?;
-        Ok(Read { line, inputs, observations, dead_letters: line.read("dead-letters")?, epochs })
+        Ok(Read { line, inputs, input_partitions, observations, dead_letters: line.read("dead-letters")?, epochs })
     }
 
     fn routed(&self, pack: &Pack) -> Result<BTreeMap<i32, Routed>> {
@@ -113,9 +117,10 @@ impl<'l> Read<'l> {
     fn decided(&self, pack: &Pack) -> Result<BTreeMap<i32, Decided>> {
         let (topic, partitions) = self.log();
         let (panicked, none) = (self.panicked(), BTreeSet::new());
+        let keyed_partitions = self.line.keyed.then_some(self.input_partitions);
         let decide = |(partition, records): (&i32, &Vec<OwnedRecord>)| {
             let panicked = panicked.get(partition).unwrap_or(&none);
-            let log = Log { topic: &topic, records, keyed: self.line.keyed, panicked };
+            let log = Log { topic: &topic, records, keyed_partitions, panicked };
             let decided = oracle::decide(&log, |offset| pack.engine(self.epochs.at(*partition, offset)?))?;
             Ok((*partition, decided))
         };
@@ -144,7 +149,8 @@ impl<'l> Read<'l> {
                 detail.clear();
             }
             let said = format!("{reason}: {detail} ({})", header(record, "tripline-stage"));
-            dead_letter(&source, &header(record, "tripline-source-offset"), &said, record, at(record, &self.line.topic("dead-letters")))
+            let place = at(record, &self.line.topic("dead-letters"));
+            dead_letter(&source, &header(record, "tripline-source-offset"), &said, &Original::repeated_by(record), place)
         };
         let mut found: Vec<(i64, Item)> = self.dead_letters.iter().map(|r| (r.offset, found(r))).collect();
         // One source's dead letters lie in several partitions, by their keys; only within each is there an order.
@@ -159,7 +165,7 @@ impl<'l> Read<'l> {
                 let Some(record) = records.iter().find(|record| record.offset == *offset) else { continue };
                 let said = format!("{}: {} ({stage})", made.reason.name(), made.detail);
                 let source = format!("{topic}/{}", record.partition);
-                items.push(dead_letter(&source, &offset.to_string(), &said, record, at(record, topic)));
+                items.push(dead_letter(&source, &offset.to_string(), &said, &Original::of(record), at(record, topic)));
             }
         };
         for (partition, routed) in routed {
@@ -181,11 +187,49 @@ fn at(record: &OwnedRecord, topic: &str) -> String {
     format!("{topic}/{}@{}", record.partition, record.offset)
 }
 
-/// Dead letters of one source with one key stand in one partition, in the order of the source.
-fn dead_letter(source: &str, offset: &str, said: &str, record: &OwnedRecord, place: String) -> Item {
-    let bytes = |bytes: &Option<Vec<u8>>| bytes.as_deref().map_or("none".to_owned(), hash::digest);
-    let (key, value) = (bytes(&record.key), bytes(&record.value));
-    Item { id: format!("{source}@{offset}"), about: format!("{source} {key}"), body: format!("{said} key {key} value {value}"), place }
+/// What a dead letter repeats of its original: digests of key and value, and what it says about itself as a CloudEvent. Of a record
+/// that is too large, the digest of the value alone.
+struct Original {
+    key: String,
+    value: String,
+    headers: String,
+}
+
+impl Original {
+    const LEFT_OUT: &str = "left out";
+
+    fn of(record: &OwnedRecord) -> Original {
+        let whole = Original::copied(record);
+        if input::is_too_large(record) { Original::left_out(whole.value) } else { whole }
+    }
+
+    fn repeated_by(letter: &OwnedRecord) -> Original {
+        match letter.header(DIGEST) {
+            Some(digest) if letter.key.is_none() && letter.value.is_none() => {
+                Original::left_out(String::from_utf8_lossy(digest).into_owned())
+            }
+            _ => Original::copied(letter),
+        }
+    }
+
+    fn copied(record: &OwnedRecord) -> Original {
+        let bytes = |bytes: &Option<Vec<u8>>| bytes.as_deref().map_or("none".to_owned(), hash::digest);
+        let own = record.headers.iter().filter(|(name, _)| is_own(name));
+        let headers = own.map(|(name, value)| format!(" {name}={}", hash::digest(value))).collect();
+        Original { key: bytes(&record.key), value: bytes(&record.value), headers }
+    }
+
+    fn left_out(value: String) -> Original {
+        Original { key: Original::LEFT_OUT.to_owned(), value, headers: String::new() }
+    }
+}
+
+/// Dead letters of one source with one key stand in one partition, in the order of the source. (The traffic's large records have
+/// one key, which they do not repeat.)
+fn dead_letter(source: &str, offset: &str, said: &str, original: &Original, place: String) -> Item {
+    let Original { key, value, headers } = original;
+    let body = format!("{said} key {key} value {value}{headers}");
+    Item { id: format!("{source}@{offset}"), about: format!("{source} {key}"), body, place }
 }
 
 /// Observations of one entity from one input partition stand in the order of the input.
@@ -295,7 +339,11 @@ fn event_store(line: &Line, decided: &BTreeMap<i32, Decided>, lists: &mut Lists)
         row(&text(stored, "id"), said.each_ref().map(String::as_str), "a row".to_owned())
     });
     let decisions = decided.values().flat_map(|decided| &decided.made).flat_map(|made| &made.made.decisions);
-    let expected = decisions.filter(|decision| !decision.shadow && decision.anomaly_type.is_some()).map(|decision| {
+    // An event that was sent again may decide again, under the same id: the first one keeps the row.
+    let mut ids = BTreeSet::new();
+    let live = decisions.filter(|decision| !decision.shadow && decision.anomaly_type.is_some());
+    let rows = live.filter(|decision| ids.insert(decision.decision_id.as_str()));
+    let expected = rows.map(|decision| {
         let (anomaly_type, entity) = (decision.anomaly_type.as_deref().unwrap_or_default(), &decision.entity);
         let said = [anomaly_type, &decision.event_id, &entity.kind, &entity.id, &decision.flags];
         row(&decision.decision_id, said, "a decision".to_owned())

@@ -10,6 +10,7 @@ pub mod checker;
 pub mod clock;
 pub mod evidence;
 pub mod fleet;
+pub mod input;
 pub mod inspect;
 pub mod nemesis;
 pub mod oracle;

@@ -1,13 +1,12 @@
 //! What had to come of the records that were really appended: the pure engine over each task's log in the order of its offsets,
 //! the router's pure function over each input partition. No broker, no clock.
 
+use super::input::{check_place, decode};
 use crate::client::OwnedRecord;
 use anyhow::{Result, anyhow};
 use std::collections::{BTreeMap, BTreeSet};
 use tripline_core::engine::{Engine, Made, Outcome};
 use tripline_core::entity::Entity;
-use tripline_core::event::Event;
-use tripline_core::event::cloud::ContentMode;
 use tripline_core::observation::{Observation, Position};
 use tripline_core::rejection::{Reason, Rejection};
 use tripline_core::state::ActorState;
@@ -67,8 +66,8 @@ pub struct Log<'a> {
     pub topic: &'a str,
     /// The records, in the order of their offsets.
     pub records: &'a [OwnedRecord],
-    /// The topic is the input itself (`input.keyed_by: actor`), not the observations.
-    pub keyed: bool,
+    /// The topic is the input itself (`input.keyed_by: actor`), and has so many partitions; `None` for the observations.
+    pub keyed_partitions: Option<i32>,
     /// Offsets of records whose evaluation was made to panic: dead-lettered without a trace in the state.
     pub panicked: &'a BTreeSet<i64>,
 }
@@ -125,7 +124,7 @@ pub fn decide<'e>(log: &Log<'_>, engine_at: impl Fn(i64) -> Result<&'e Engine>) 
 
 impl Log<'_> {
     fn is_tick(&self, record: &OwnedRecord) -> bool {
-        !self.keyed && Tick::is_tick(record.key.as_deref())
+        self.keyed_partitions.is_none() && Tick::is_tick(record.key.as_deref())
     }
 }
 
@@ -141,7 +140,7 @@ struct Task {
 impl Task {
     /// The stream time that a record brings, before it is looked at.
     fn hear(&mut self, log: &Log<'_>, record: &OwnedRecord) -> Result<Option<i64>, Rejection> {
-        if log.keyed {
+        if log.keyed_partitions.is_some() {
             return Ok(Some(reached_by(self.newest_ms.max(record.timestamp_ms.unwrap_or(-1)))));
         }
         if !log.is_tick(record) {
@@ -187,17 +186,16 @@ impl Task {
 
 /// The observation that a record of the keyed topic is.
 fn observation<'r>(log: &Log<'_>, record: &'r OwnedRecord, engine: &Engine) -> Result<Option<Observation<'r>>, Rejection> {
-    if !log.keyed {
+    let Some(partitions) = log.keyed_partitions else {
         return Observation::decode(record.key.as_deref(), record.value.as_deref()).map(Some);
-    }
+    };
     let event = decode(record)?;
     let reference_ms = record.timestamp_ms.unwrap_or(event.event_time_ms);
-    Ok(engine.address(event, &position(log.topic, record), reference_ms).into_actor())
-}
-
-fn decode(record: &OwnedRecord) -> Result<Event<'_>, Rejection> {
-    let headers = record.headers.iter().map(|(name, value)| (name.as_str(), Some(value.as_slice())));
-    Event::decode_record(record.value.as_deref(), ContentMode::of_headers(headers), None)
+    let observation = engine.address(event, &position(log.topic, record), reference_ms).into_actor();
+    if let Some(observation) = &observation {
+        check_place(record, &observation.entity, partitions)?;
+    }
+    Ok(observation)
 }
 
 fn position(topic: &str, record: &OwnedRecord) -> Position {
@@ -272,6 +270,8 @@ impl Epochs {
 
 #[cfg(test)]
 mod tests {
+    use super::super::input::MAX_VALUE_BYTES;
+    use super::super::pack::Pack;
     use super::*;
 
     fn epoch(task: i32, seq: u64, first_offset: i64, rules: &str) -> OwnedRecord {
@@ -284,6 +284,30 @@ mod tests {
             headers: Vec::new(),
             timestamp_ms: None,
         }
+    }
+
+    #[test]
+    fn a_keyed_log_takes_what_stands_where_its_actor_is_and_an_event_that_is_sent_again_counts_again() {
+        let pack = Pack::load(true).expect("the pack loads");
+        let engine = pack.router().expect("an engine");
+        let event = |fields: serde_json::Value| fields.to_string().into_bytes();
+        let good =
+            event(serde_json::json!({"event_id": "e1", "event_type": "login", "event_time": 1_760_000_000_000_i64, "user_id": "u1"}));
+        let large = [good.clone(), vec![b' '; MAX_VALUE_BYTES]].concat();
+        let at = |offset, key: &str, value: &[u8]| OwnedRecord {
+            offset,
+            key: Some(key.into()),
+            value: Some(value.to_vec()),
+            timestamp_ms: Some(1_760_000_000_000),
+            ..epoch(0, 0, 0, "")
+        };
+        let records = [at(0, "user:u1", &good), at(1, "user:u2", &good), at(2, "user:u1", &large), at(3, "user:u1", &good)];
+        // With one partition every key is at home; the other ways of being misrouted are tested where they are found.
+        let log = Log { topic: "in", records: &records, keyed_partitions: Some(1), panicked: &BTreeSet::new() };
+        let decided = decide(&log, |_| Ok(engine)).expect("decided");
+        let rejected: Vec<_> = decided.rejected.iter().map(|rejected| (rejected.offset, rejected.made.reason)).collect();
+        assert_eq!(rejected, [(1, Reason::Misrouted), (2, Reason::TooLarge)]);
+        assert_eq!((decided.observations, decided.duplicates), (2, 0));
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! Traffic: seeded events of many users, addresses and devices, attack bursts among them, late ones, records that are no events.
+//! Traffic: seeded events of many users, addresses and devices, attack bursts among them, late ones, some that are sent again, and
+//! everything bad that `docs/bad-input.md` knows.
 
 use super::schedule::Choices;
+use crate::client::Undelivered;
 use crate::line::{Line, actor};
-use crate::malformed;
+use crate::malformed::{self, Sample};
 use crate::{Record, client};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, Producer};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -23,8 +26,16 @@ const EVENTS_OF_A_BURST: u64 = 150;
 /// The rules take events that are up to four seconds older than their entity's newest: about what a restart takes, after which
 /// one input partition may be read before the other.
 const LATE_BY_MS: std::ops::Range<u64> = 4_200..8_000;
-/// Kinds of records that can never become events.
-const BROKEN: [&str; 6] = ["null_value", "empty_value", "invalid_utf8", "invalid_json", "missing_event_type", "not_a_time"];
+/// Of a hundred records: so many that every kind of bad input comes about three times a minute at the usual rate.
+const MALFORMED_PERCENT: u64 = 2;
+/// Of a hundred records: events that are sent again, as a client does that heard no answer.
+const REPEATED_PERCENT: u64 = 1;
+/// Of a hundred records, on a keyed input: events in a partition that was drawn by lot.
+const MISPLACED_PERCENT: u64 = 1;
+/// What is sent again is one of so many last events: about a second, so that few are too late to count again.
+const REPEATED_WITHIN: usize = 128;
+/// As large as the input topic takes them: beyond `input.max_value_bytes`.
+const MAX_RECORD_BYTES: &str = "4000000";
 /// The last records have to reach the broker within this.
 const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 
@@ -33,31 +44,59 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 pub struct Traffic {
     choices: Choices,
     number: u64,
-    keyed: bool,
+    keyed_partitions: Option<i32>,
+    /// The kinds of bad input that a record can be by itself, and which comes next: in turn, so that none is left out.
+    kinds: Vec<&'static str>,
+    turn: usize,
+    recent: VecDeque<Record>,
 }
 
 impl Traffic {
-    /// From the beginning. `keyed`: keys as a topic that is keyed by the actor has them.
-    pub fn new(seed: u64, keyed: bool) -> Traffic {
-        Traffic { choices: Choices::new(seed), number: 0, keyed }
+    /// From the beginning. `keyed_partitions`: keys as an input has them that is keyed by the actor, and how many partitions it has.
+    pub fn new(seed: u64, keyed_partitions: Option<i32>) -> Traffic {
+        let kinds: Vec<_> = malformed::KINDS.into_iter().filter(|kind| !malformed::samples(kind).is_empty()).collect();
+        let mut choices = Choices::new(seed);
+        let turn = choices.below(kinds.len() as u64) as usize;
+        Traffic { choices, number: 0, keyed_partitions, kinds, turn, recent: VecDeque::with_capacity(REPEATED_WITHIN) }
     }
 
-    /// The next record, sent at `now_ms`. Event ids never come twice.
+    /// The next record, sent at `now_ms`. An event's id comes again only when the event itself is sent again.
     pub fn next(&mut self, now_ms: i64) -> Record {
         self.number += 1;
-        if self.choices.percent(1) {
-            return self.broken(now_ms);
+        if self.choices.percent(MALFORMED_PERCENT) {
+            return self.malformed().at_ms(now_ms);
         }
+        if self.choices.percent(REPEATED_PERCENT) && !self.recent.is_empty() {
+            return self.recent[self.choices.below(self.recent.len() as u64) as usize].clone().at_ms(now_ms);
+        }
+        let record = self.good(now_ms);
+        if let Some(partitions) = self.keyed_partitions
+            && self.choices.percent(MISPLACED_PERCENT)
+        {
+            return record.to_partition(self.choices.below(partitions.max(1) as u64) as i32);
+        }
+        if self.recent.len() == REPEATED_WITHIN {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(record.clone());
+        record
+    }
+
+    fn good(&mut self, now_ms: i64) -> Record {
         let event = self.event(now_ms);
-        let key = if self.keyed { actor(&event) } else { event["user_id"].as_str().unwrap_or_default().to_owned() };
+        let user = || event["user_id"].as_str().unwrap_or_default().to_owned();
+        let key = if self.keyed_partitions.is_some() { actor(&event) } else { user() };
         Record::new(key, event.to_string()).at_ms(now_ms)
     }
 
-    fn broken(&mut self, now_ms: i64) -> Record {
-        let kind = *self.choices.pick(&BROKEN);
-        let samples = malformed::samples(kind);
-        let sample = self.choices.pick(&samples);
-        Record { key: sample.key.clone(), value: sample.value.clone(), headers: sample.headers.clone(), ..Record::default() }.at_ms(now_ms)
+    fn malformed(&mut self) -> Record {
+        let mut samples = malformed::samples(self.kinds[self.turn % self.kinds.len()]);
+        self.turn += 1;
+        let Sample { key, value, headers, .. } = samples.swap_remove(self.choices.below(samples.len() as u64) as usize);
+        // Both ways to write an actor's key are right, but belong to different partitions: a client keeps to one of them.
+        let is_bare = key.as_deref() == Some(malformed::USER.as_bytes());
+        let key = if is_bare && self.keyed_partitions.is_some() { Some(format!("user:{}", malformed::USER).into()) } else { key };
+        Record { key, value, headers, ..Record::default() }
     }
 
     fn event(&mut self, now_ms: i64) -> Value {
@@ -106,12 +145,14 @@ impl Source {
         let mut config = client::client_config(line.kafka.bootstrap());
         config.set("enable.idempotence", "true").set("partitioner", "murmur2_random").set("linger.ms", "5");
         // For as long as a broker may be away.
-        config.set("message.timeout.ms", "0").set("queue.buffering.max.messages", "500000");
-        let producer: BaseProducer = config.create()?;
+        config.set("message.timeout.ms", "0").set("queue.buffering.max.messages", "500000").set("message.max.bytes", MAX_RECORD_BYTES);
+        let undelivered = Undelivered::default();
+        let producer: BaseProducer<Undelivered> = config.create_with_context(undelivered.clone())?;
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopping, counted, topic, keyed) = (stop.clone(), sent.clone(), line.input.clone(), line.keyed);
+        let (stopping, counted, topic) = (stop.clone(), sent.clone(), line.input.clone());
+        let partitions = line.kafka.end_offsets(&topic)?.len() as i32;
+        let mut traffic = Traffic::new(seed, line.keyed.then_some(partitions));
         let send = move || {
-            let mut traffic = Traffic::new(seed, keyed);
             let began = Instant::now();
             while !stopping.load(Ordering::Relaxed) {
                 let due = (began.elapsed().as_millis() as u64).saturating_mul(per_second) / 1_000;
@@ -121,7 +162,9 @@ impl Source {
                 }
                 producer.poll(Duration::from_millis(10));
             }
-            producer.flush(FLUSH_WITHIN).context("the last events did not reach the broker")
+            producer.flush(FLUSH_WITHIN).context("the last events did not reach the broker")?;
+            ensure!(undelivered.count() == 0, "the broker did not take {} records of the traffic", undelivered.count());
+            Ok(())
         };
         let thread = std::thread::Builder::new().name("traffic".into()).spawn(send)?;
         Ok(Source { stop, sent, thread: Some(thread) })
@@ -150,14 +193,14 @@ impl Drop for Source {
     }
 }
 
-fn send(producer: &BaseProducer, topic: &str, record: &Record) -> Result<()> {
+fn send(producer: &BaseProducer<Undelivered>, topic: &str, record: &Record) -> Result<()> {
+    let mut message = client::message(topic, record);
     loop {
-        let mut message = BaseRecord::<[u8], [u8]>::to(topic);
-        (message.key, message.payload, message.timestamp) = (record.key.as_deref(), record.value.as_deref(), record.timestamp_ms);
         match producer.send(message) {
             Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                 producer.poll(Duration::from_millis(10));
+                message = back;
             }
             Err((why, _)) => return Err(why).with_context(|| format!("could not send to {topic}")),
         }
@@ -171,19 +214,63 @@ fn now_ms() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    const MODES: [Option<i32>; 2] = [None, Some(4)];
+
+    fn records(seed: u64, keyed_partitions: Option<i32>, count: i64) -> Vec<Record> {
+        let mut traffic = Traffic::new(seed, keyed_partitions);
+        (0..count).map(|n| traffic.next(1_760_000_000_000 + n * 8)).collect()
+    }
+
+    /// The number of an event of ours; a sample has none.
+    fn number(record: &Record) -> Option<u64> {
+        let event: Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
+        event["event_id"].as_str()?.strip_prefix('e')?.parse().ok()
+    }
 
     #[test]
-    fn traffic_is_a_function_of_its_seed_and_its_events_have_ids_of_their_own() {
-        let records = |seed| {
-            let mut traffic = Traffic::new(seed, false);
-            (0..3_000).map(|n| traffic.next(1_760_000_000_000 + n * 8)).collect::<Vec<_>>()
-        };
-        assert_eq!(records(3), records(3));
-        assert_ne!(records(3), records(4));
-        let events: Vec<Value> = records(3).iter().filter_map(|r| serde_json::from_slice(r.value.as_deref()?).ok()).collect();
-        let ids: Vec<&str> = events.iter().filter_map(|e| e["event_id"].as_str()).filter(|id| id.starts_with('e')).collect();
-        assert!(ids.len() > 2_900 && ids.len() < 3_000, "some are no events: {}", ids.len());
-        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
+    fn traffic_is_a_function_of_its_seed() {
+        for mode in MODES {
+            assert_eq!(records(3, mode, 1_000), records(3, mode, 1_000));
+            assert_ne!(records(3, mode, 1_000), records(4, mode, 1_000));
+        }
+    }
+
+    #[test]
+    fn about_one_event_in_a_hundred_is_sent_again_as_it_was_and_no_other_has_its_id() {
+        let records = records(3, None, 5_000);
+        let mut by_number: BTreeMap<u64, Vec<&Record>> = BTreeMap::new();
+        for record in &records {
+            by_number.entry(number(record).unwrap_or_default()).or_default().push(record);
+        }
+        by_number.remove(&0);
+        for again in by_number.values() {
+            assert!(again.iter().all(|record| (&record.key, &record.value) == (&again[0].key, &again[0].value)));
+        }
+        let repeats: usize = by_number.values().map(|again| again.len() - 1).sum();
+        assert!((25..=100).contains(&repeats), "{repeats} of 5000");
+        assert!(by_number.len() > 4_700, "{} events", by_number.len());
+    }
+
+    #[test]
+    fn every_kind_of_bad_input_is_sent_with_its_headers() {
+        for mode in MODES {
+            let records = records(5, mode, 4_000);
+            let sent: BTreeSet<_> = records.iter().map(|record| (&record.value, &record.headers)).collect();
+            for kind in malformed::KINDS.into_iter().filter(|kind| *kind != "evaluation_panics") {
+                let samples = malformed::samples(kind);
+                assert!(samples.iter().any(|sample| sent.contains(&(&sample.value, &sample.headers))), "{kind} in {mode:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn on_a_keyed_input_an_actor_has_one_key_and_some_events_stand_in_another_partition() {
+        let records = records(6, Some(4), 4_000);
+        let user = malformed::USER.as_bytes();
+        assert!(records.iter().all(|record| record.key.as_deref() != Some(user)), "{} is written as user:{0}", malformed::USER);
+        let drawn: BTreeSet<i32> = records.iter().filter_map(|record| record.partition).collect();
+        assert_eq!(drawn, (0..4).collect());
     }
 }
