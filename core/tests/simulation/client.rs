@@ -2,7 +2,7 @@
 //! a consumer with positions.
 
 use super::choices::About;
-use super::kafka::group::{CommittedOffset, News, Offsets};
+use super::kafka::group::{News, Offsets};
 use super::kafka::log::Record;
 use super::kafka::transactions::Refusal;
 use super::kafka::{Late, Place, Topic};
@@ -300,15 +300,5 @@ impl Consumer {
     /// Shows no more of a partition until it is sought again.
     pub fn pause(&mut self, task: TaskId) {
         self.positions.remove(&task);
-    }
-}
-
-/// The committed offset of a task, as soon as no open transaction hides it.
-pub async fn committed_offset(shared: &Shared, task: TaskId) -> Option<CommittedOffset> {
-    loop {
-        pause().await;
-        if let Ok(found) = shared.world().kafka.group.committed(task) {
-            return found.cloned();
-        }
     }
 }

@@ -1,4 +1,5 @@
 //! A process's disk: one store per task. A batch is written whole or not at all; what was not synced can be lost, newest first.
+//! A table of it can be damaged: whoever reads or writes then is told so, until the store is made anew.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -18,7 +19,12 @@ struct Undo {
     states: Batch,
     local: Option<Rc<str>>,
     is_between: bool,
+    is_noted: bool,
 }
+
+/// The store cannot be read.
+#[derive(Debug)]
+pub struct Damaged;
 
 /// The store of one task.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +33,9 @@ pub struct Store {
     local: Option<Rc<str>>,
     /// A restore wrote a part of the changelog, so that the states are ahead of what the store says of itself.
     is_between: bool,
+    /// A restore that was not at its end yet wrote down the commit that the store names.
+    is_noted: bool,
+    pub is_damaged: bool,
     undo: Vec<Undo>,
 }
 
@@ -36,12 +45,12 @@ impl Store {
         serde_json::from_str(self.local.as_deref()?).ok()
     }
 
-    /// The encoded state of an entity.
-    pub fn get(&self, entity: &str) -> Option<&Rc<[u8]>> {
-        self.states.get(entity)
+    /// The encoded states, as a process reads them.
+    pub fn read(&self) -> Result<&BTreeMap<Rc<str>, Rc<[u8]>>, Damaged> {
+        if self.is_damaged { Err(Damaged) } else { Ok(&self.states) }
     }
 
-    /// All of them.
+    /// The same, as the checks see them: damage hides them, it changes none.
     pub fn states(&self) -> &BTreeMap<Rc<str>, Rc<[u8]>> {
         &self.states
     }
@@ -51,9 +60,22 @@ impl Store {
         !self.is_between
     }
 
+    /// Whether the commit that the store names was noted on the way to a later one.
+    pub fn is_noted(&self) -> bool {
+        self.is_noted
+    }
+
+    /// Writes a batch, and the commit at which a restore has come by on its way.
+    pub fn note(&mut self, batch: &Batch, local: &Local) -> Result<(), Damaged> {
+        self.write(batch, Some(local))?;
+        self.is_noted = true;
+        Ok(())
+    }
+
     /// Writes a batch, with what the store then says of itself.
-    pub fn write(&mut self, batch: &Batch, local: Option<&Local>) {
-        let mut undo = Undo { states: Batch::new(), local: self.local.clone(), is_between: self.is_between };
+    pub fn write(&mut self, batch: &Batch, local: Option<&Local>) -> Result<(), Damaged> {
+        self.read()?;
+        let mut undo = Undo { states: Batch::new(), local: self.local.clone(), is_between: self.is_between, is_noted: self.is_noted };
         for (entity, bytes) in batch {
             let before = match bytes {
                 Some(bytes) => self.states.insert(entity.clone(), bytes.clone()),
@@ -64,7 +86,7 @@ impl Store {
         match local {
             Some(local) => {
                 self.local = serde_json::to_string(local).ok().map(Into::into);
-                self.is_between = false;
+                (self.is_between, self.is_noted) = (false, false);
             }
             None => self.is_between = true,
         }
@@ -72,6 +94,7 @@ impl Store {
         if self.undo.len() > UNSYNCED {
             self.undo.remove(0);
         }
+        Ok(())
     }
 
     /// The power fails: the newest batches are gone.
@@ -84,7 +107,7 @@ impl Store {
                     None => self.states.remove(&entity),
                 };
             }
-            (self.local, self.is_between) = (undo.local, undo.is_between);
+            (self.local, self.is_between, self.is_noted) = (undo.local, undo.is_between, undo.is_noted);
         }
     }
 }

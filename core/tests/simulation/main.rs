@@ -71,6 +71,11 @@ fn a_cache_that_is_kept_after_an_abort_is_found() {
     check_found(Bug::CacheKeptAfterAbort, 1, 500, 12);
 }
 
+#[test]
+fn a_restore_that_notes_a_commit_before_it_is_there_is_found() {
+    check_found(Bug::NotedAhead, 1, 5_000, 60);
+}
+
 /// Rare: an abort behind a record that skips more than a day, and a look for expired states before the one in front of it.
 #[test]
 fn states_that_are_deleted_by_the_time_of_aborted_records_are_found() {

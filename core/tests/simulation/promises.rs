@@ -230,6 +230,15 @@ fn counts_add_up(world: &World, commits: &Commits, records: &BTreeMap<TaskId, Ve
     Ok(())
 }
 
+/// Whether a restore that stands at a marker has what is there: all but what a later record makes anew. That one may already
+/// have been read by a restore before, or compaction may have taken the earlier one for it.
+fn is_on_the_way(world: &World, task: TaskId, committed: &States, stored: &States, marker_offset: i64) -> bool {
+    let log = world.kafka.log(Topic::Changelog, task.partition);
+    let later: BTreeSet<&Rc<str>> = log.committed().filter(|(offset, _)| *offset > marker_offset).map(|(_, r)| &r.key).collect();
+    let mut entities = committed.keys().chain(stored.keys()).filter(|entity| !later.contains(entity));
+    entities.all(|entity| committed.get(entity) == stored.get(entity))
+}
+
 /// Promise 3: every store on every disk, also those that nobody reads any more.
 fn stores_are_folds_of_the_changelog(world: &World) -> Checked {
     for (process, disk) in world.disks.iter().enumerate() {
@@ -240,6 +249,7 @@ fn stores_are_folds_of_the_changelog(world: &World) -> Checked {
                 None => {
                     return Err(format!("promise 3: the store of {} at p{process} is at {local:?}, which is not committed", name(task)));
                 }
+                Some(states) if store.is_noted() && is_on_the_way(world, task, &states, store.states(), local.marker_offset) => {}
                 Some(states) if states != *store.states() => {
                     return Err(format!(
                         "promise 3: the store of {} at p{process} is not the changelog up to seq {}",

@@ -35,11 +35,16 @@ pub struct Report {
     pub sights: Sights,
 }
 
+/// The thread of a process that connects and restores.
+const HELPER: usize = 1;
+
 struct Process {
     /// The lane, and its helper that connects and restores.
     threads: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     /// Steps until a dead one is started again, or a frozen one wakes.
     away: usize,
+    /// Steps until the helper goes on, while the lane does all the time: a disk or a broker is slow.
+    stalled: usize,
 }
 
 impl Process {
@@ -47,7 +52,7 @@ impl Process {
         let desk = Rc::new(Desk::default());
         let threads: [Pin<Box<dyn Future<Output = ()>>>; 2] =
             [Box::pin(driver::run(shared.clone(), number, desk.clone())), Box::pin(driver::restore::serve(shared.clone(), number, desk))];
-        Process { threads: threads.into(), away: 0 }
+        Process { threads: threads.into(), away: 0, stalled: 0 }
     }
 
     fn is_dead(&self) -> bool {
@@ -160,6 +165,7 @@ impl Schedule {
         self.steps += 1;
         for process in &mut self.processes {
             process.away = process.away.saturating_sub(1);
+            process.stalled = process.stalled.saturating_sub(1);
         }
         let actors = 2 + 2 * self.processes.len();
         let at = (self.cursor + skip) % actors;
@@ -192,7 +198,7 @@ impl Schedule {
 
     fn step_of_process(&mut self, number: usize, thread: usize) {
         let process = &mut self.processes[number];
-        if process.away > 0 {
+        if process.away > 0 || (thread == HELPER && process.stalled > 0) {
             return;
         }
         if process.is_dead() {
@@ -212,7 +218,7 @@ impl Schedule {
     fn disturb(&mut self) {
         let (what, number, more) = {
             let choices = &mut self.shared.world().choices;
-            (choices.pick(About::Environment, 12), choices.pick(About::Environment, self.processes.len()), choices.byte(About::Environment))
+            (choices.pick(About::Environment, 15), choices.pick(About::Environment, self.processes.len()), choices.byte(About::Environment))
         };
         match what {
             0 => {}
@@ -239,6 +245,9 @@ impl Schedule {
                     self.shared.note(|| format!("arrives late: {}", late.name()));
                 }
             }
+            11 => self.fence(number),
+            12 => self.damage(number, usize::from(more)),
+            13 => self.stall(number, usize::from(more)),
             _ => self.compact(),
         }
     }
@@ -283,9 +292,35 @@ impl Schedule {
         }
     }
 
+    fn stall(&mut self, number: usize, more: usize) {
+        self.processes[number].stalled = [10, 30, 90][more % 3];
+        self.shared.note(|| format!("the restores of p{number} stand still"));
+    }
+
     fn expel(&mut self, number: usize) {
         if self.shared.world().kafka.group.expel(number) {
             self.shared.note(|| format!("the session of p{number} ends"));
+        }
+    }
+
+    /// A successor takes an owner for gone that lives, and connects with its id.
+    fn fence(&mut self, number: usize) {
+        let mut world = self.shared.world();
+        let had_open = world.kafka.transactions.has_open(number);
+        let _ = world.kafka.transactions.init(number);
+        if had_open {
+            world.saw(Seen::OwnerFenced);
+        }
+        world.note(|| format!("a successor fences p{number}"));
+    }
+
+    fn damage(&mut self, number: usize, more: usize) {
+        let mut world = self.shared.world();
+        let stores = world.disks[number].len();
+        if let Some((partition, store)) = world.disks[number].iter_mut().nth(more % stores.max(1)) {
+            store.is_damaged = true;
+            let partition = *partition;
+            world.note(|| format!("the store of task {partition} at p{number} is damaged"));
         }
     }
 

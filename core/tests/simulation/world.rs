@@ -29,6 +29,8 @@ pub enum Bug {
     LateRequestsTrusted,
     /// A restore halts for a commit that another owner made while it read.
     HaltBelieved,
+    /// A restore that is not at its end yet notes the commit that it is on its way to.
+    NotedAhead,
     /// An abort leaves the time by which states are deleted where the aborted records had brought it.
     InputTimeKeptAfterAbort,
 }
@@ -41,6 +43,8 @@ pub struct Faults {
     pub answer_lost: u8,
     pub arrives_late: u8,
     pub given_up: u8,
+    /// A lane waits no longer for an offset that it looks up.
+    pub unreadable: u8,
     pub disk_too_old: u8,
     /// A member hears of its group with the answer to a heartbeat only.
     pub news_late: u8,
@@ -57,6 +61,7 @@ impl Faults {
             answer_lost: rate(48),
             arrives_late: rate(64),
             given_up: rate(48),
+            unreadable: rate(48),
             disk_too_old: rate(64),
             news_late: rate(224),
             environment: rate(16),
@@ -73,13 +78,21 @@ pub enum Seen {
     DoubtCommitted,
     /// An outcome was looked up, and it was none.
     DoubtAborted,
+    /// An outcome was looked up, and nobody said.
+    Unreadable,
     ProducerRebuilt,
     TimedOut,
+    /// A successor ended what an owner had open that is gone; that lives.
+    OwnerEnded,
+    OwnerFenced,
     ArrivedLate,
     OffsetsRefused,
     Killed,
     DiskLost,
     BatchesLost,
+    /// A store turned out to be damaged while it was used, and was set aside.
+    Spoiled,
+    SetAside,
     Frozen,
     Revoked,
     /// Taken away without being asked.
@@ -89,6 +102,11 @@ pub enum Seen {
     Ready,
     CaughtUp,
     Rebuilt,
+    /// A restore noted its way at a marker, and one that was cut off went on from there.
+    Noted,
+    WentOn,
+    /// A restore was called off on its way.
+    CalledOff,
     /// A restore read of a commit that another owner made meanwhile, and looked again.
     HaltDisbelieved,
     Compacted,
@@ -101,20 +119,25 @@ pub enum Seen {
 
 impl Seen {
     /// All of them.
-    pub const ALL: [Seen; 24] = {
+    pub const ALL: [Seen; 32] = {
         use Seen::*;
         [
             Committed,
             Aborted,
             DoubtCommitted,
             DoubtAborted,
+            Unreadable,
             ProducerRebuilt,
             TimedOut,
+            OwnerEnded,
+            OwnerFenced,
             ArrivedLate,
             OffsetsRefused,
             Killed,
             DiskLost,
             BatchesLost,
+            Spoiled,
+            SetAside,
             Frozen,
             Revoked,
             Lost,
@@ -122,6 +145,9 @@ impl Seen {
             Ready,
             CaughtUp,
             Rebuilt,
+            Noted,
+            WentOn,
+            CalledOff,
             HaltDisbelieved,
             Compacted,
             Panicked,

@@ -1,5 +1,6 @@
 //! As `src/stream/lane/assignment.rs`: partitions come and go.
 
+use super::restore::NotReady;
 use super::*;
 
 impl Driver {
@@ -29,24 +30,48 @@ impl Driver {
         self.consumer.rejoin();
     }
 
+    pub(super) fn request(&mut self, task: TaskId) -> Request {
+        self.call_off(task);
+        self.generation += 1;
+        let flag = |is_set| Rc::new(Cell::new(is_set));
+        let (spoiled, called_off) = (flag(self.spoiled.remove(&task)), flag(false));
+        let request = Request { task, generation: self.generation, spoiled, called_off };
+        self.restores.insert(task, request.clone());
+        request
+    }
+
+    pub(super) fn call_off(&mut self, task: TaskId) {
+        if let Some(request) = self.restores.remove(&task) {
+            request.called_off.set(true);
+            if request.spoiled.get() {
+                self.spoiled.insert(task);
+            }
+        }
+    }
+
     pub(super) async fn take_restored(&mut self) {
         loop {
             let answer = self.desk.answers.borrow_mut().pop_front();
             let Some(restore::Answer { task: id, generation, outcome }) = answer else { return };
-            let is_current = self.protocol.owns(id) && self.generations.get(&id) == Some(&generation);
+            let is_current = self.protocol.owns(id) && self.restores.get(&id).is_some_and(|request| request.generation == generation);
             let ready = match outcome {
                 Ok(ready) if is_current => ready,
                 Ok(_) => {
                     self.desk.release(id);
                     continue;
                 }
+                Err(NotReady::Moved) if is_current => {
+                    self.wanted.push_back(id);
+                    continue;
+                }
                 // Nobody reset anything: there is no reason to call an operator.
-                Err(halt) if is_current => {
+                Err(NotReady::Halt(halt)) if is_current => {
                     self.shared.violated(format!("p{}: {} does not start: {halt}", self.number, name(id)));
                     continue;
                 }
                 Err(_) => continue,
             };
+            self.restores.remove(&id);
             let input = match ready.committed {
                 Some(committed) => Input::Restored(id, committed),
                 None => Input::RestoredFresh(id, ready.next_offset),

@@ -1,8 +1,8 @@
 //! As `src/stream/lane/effects.rs`: doing what the protocol asks for.
 
 use super::*;
-use crate::client::committed_offset;
 use crate::kafka::group::CommittedOffset;
+use crate::world::World;
 use tripline_core::protocol::start::{LAYOUT, Metadata};
 use tripline_core::protocol::{CommitId, Committed, Effect, Found};
 
@@ -17,10 +17,8 @@ impl Driver {
                     if self.tasks.remove(&id).is_some() {
                         self.desk.release(id);
                         self.consumer.pause(id);
-                        // A doubt that ended with somebody else's commit: whether ours came before it is never known.
-                        self.shared.world().has_lost_counts = true;
                     }
-                    *self.generations.entry(id).or_default() += 1;
+                    self.call_off(id);
                     self.wanted.push_back(id);
                     None
                 }
@@ -30,7 +28,7 @@ impl Driver {
                     }
                     None
                 }
-                Effect::Begin => self.begin().await.err().map(Input::Failed),
+                Effect::Begin => self.begin().err().map(Input::Failed),
                 Effect::Seal(attempt, targets) => {
                     let sealed = self.commit(attempt, &targets).await;
                     self.shared.note(|| format!("p{}: commit {}: {}", self.number, attempt.0, outcome(&targets, sealed)));
@@ -72,7 +70,7 @@ impl Driver {
         }
     }
 
-    async fn begin(&mut self) -> Result<(), Failure> {
+    fn begin(&mut self) -> Result<(), Failure> {
         let trusts = {
             let mut world = self.shared.world();
             self.patience = Some([4, 1, 2, 8, 16][world.choices.pick(About::Process, 5)]);
@@ -82,8 +80,8 @@ impl Driver {
         // A request of the last transaction may still arrive, and nothing in it would tell it from one of the next: the next one
         // gets an epoch of its own.
         if self.producer.as_ref().is_some_and(|producer| producer.is_tainted) && !trusts {
-            self.producer = Some(Producer::connect(&self.shared, self.number).await);
             self.shared.saw(Seen::ProducerRebuilt);
+            return Err(Failure::InDoubt);
         }
         self.producer.as_mut().ok_or(Failure::InDoubt)?.begin()
     }
@@ -130,7 +128,7 @@ impl Driver {
             let mut world = self.shared.world();
             if let (Some(task), Some(store)) = (self.tasks.get_mut(id), world.disks[self.number].get_mut(&id.partition)) {
                 let local = store.local();
-                store.write(&task.states.encode(), local.as_ref());
+                let _ = store.write(&task.states.encode(), local.as_ref());
             }
         }
     }
@@ -150,8 +148,11 @@ impl Driver {
 
     fn close(&mut self, id: TaskId) {
         self.wanted.retain(|wanted| *wanted != id);
+        self.call_off(id);
+        self.spoiled.remove(&id);
         self.suspects.retain(|(task, _), _| *task != id);
-        self.write(id);
+        // The changelog has it.
+        let _ = self.write(id);
         if self.tasks.remove(&id).is_some() {
             self.desk.release(id);
         }
@@ -163,14 +164,35 @@ impl Driver {
         self.producer = Some(Producer::connect(&self.shared, self.number).await);
         let mut outcomes = Vec::new();
         for id in ids {
-            let metadata = committed_offset(&self.shared, *id).await.and_then(|found| Metadata::parse(&found.metadata));
-            let commit = metadata.and_then(|m| CommitId::from_hex(&m.commit_id));
-            let is_ours = matches!(self.protocol.phase(), Phase::InDoubt(attempt) if Some(attempt) == commit);
-            self.shared.saw(if is_ours { Seen::DoubtCommitted } else { Seen::DoubtAborted });
-            outcomes.push((*id, commit.map_or(Found::Nothing, Found::Attempt)));
+            let found = self.look_up(*id).await;
+            let before = self.protocol.committed(*id).map_or(Found::Nothing, |before| Found::Attempt(before.commit_id));
+            let is_ours = matches!((found, self.protocol.phase()), (Found::Attempt(commit), Phase::InDoubt(attempt)) if commit == attempt);
+            // Somebody else's commit, or nobody said: whether ours came before is never known.
+            self.shared.world().has_lost_counts |= !is_ours && found != before;
+            self.shared.saw(match found {
+                Found::Unreadable => Seen::Unreadable,
+                _ if is_ours => Seen::DoubtCommitted,
+                _ => Seen::DoubtAborted,
+            });
+            outcomes.push((*id, found));
         }
         self.shared.note(|| format!("p{}: recovered: {outcomes:?}", self.number));
         outcomes
+    }
+
+    /// What the metadata of a task says, if that becomes readable soon.
+    async fn look_up(&self, id: TaskId) -> Found {
+        loop {
+            pause().await;
+            let World { kafka, choices, faults, .. } = &mut *self.shared.world();
+            if choices.strikes(About::Request, faults.unreadable) {
+                return Found::Unreadable;
+            }
+            if let Ok(found) = kafka.group.committed(id) {
+                let metadata = found.and_then(|found| Metadata::parse(&found.metadata));
+                return metadata.and_then(|m| CommitId::from_hex(&m.commit_id)).map_or(Found::Nothing, Found::Attempt);
+            }
+        }
     }
 
     /// The last commit, and every store written and closed.

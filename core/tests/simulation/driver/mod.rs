@@ -12,12 +12,14 @@ mod task;
 
 use crate::choices::About;
 use crate::client::{Consumer, Polled, Producer};
+use crate::disk::Damaged;
 use crate::kafka::Topic;
 use crate::kafka::group::News;
 use crate::kafka::log::{Record, Value};
 use crate::workload::{Output, engine, observe, panics_on, position};
 use crate::world::{Bug, Counted, Seen, Shared, name, pause};
 use restore::{Desk, Request};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use task::Task;
@@ -26,7 +28,7 @@ use tripline_core::entity::Entity;
 use tripline_core::event::Event;
 use tripline_core::protocol::{Failure, Input, Lane, Phase, TaskId};
 use tripline_core::rejection::Reason;
-use tripline_core::state::DELETE_GRACE_MS;
+use tripline_core::state::{ActorState, DELETE_GRACE_MS};
 use tripline_core::stream_time::{self, reached_by};
 
 /// Records of one transaction, and hints looked at in it: small, so that floods are split.
@@ -38,7 +40,14 @@ const SWEEPS: u8 = 128;
 /// Why a record could not be finished now.
 enum Trouble {
     Transaction(Failure),
+    Store,
     Hopeless(Reason),
+}
+
+impl From<Damaged> for Trouble {
+    fn from(Damaged: Damaged) -> Trouble {
+        Trouble::Store
+    }
 }
 
 impl From<Failure> for Trouble {
@@ -57,7 +66,11 @@ pub struct Driver {
     tasks: BTreeMap<TaskId, Task>,
     desk: Rc<Desk>,
     wanted: VecDeque<TaskId>,
-    generations: BTreeMap<TaskId, u64>,
+    /// Restores under way.
+    restores: BTreeMap<TaskId, Request>,
+    generation: u64,
+    /// Tasks whose store is of no use, until that is asked for.
+    spoiled: BTreeSet<TaskId>,
     suspects: BTreeMap<(TaskId, i64), Reason>,
     tally: Counted,
     /// Turns of the loop that the open transaction still waits for more records.
@@ -77,7 +90,9 @@ pub async fn run(shared: Shared, number: usize, desk: Rc<Desk>) {
         tasks: BTreeMap::new(),
         desk,
         wanted: VecDeque::new(),
-        generations: BTreeMap::new(),
+        restores: BTreeMap::new(),
+        generation: 0,
+        spoiled: BTreeSet::new(),
         suspects: BTreeMap::new(),
         tally: Counted::default(),
         patience: None,
@@ -179,7 +194,7 @@ impl Driver {
         let outcome = self.change(id, &observation.entity.to_string(), |actor| {
             stream_time::settle(engine(), &observation, actor, &mut made);
             engine().process(&observation, actor, &mut made)
-        });
+        })?;
         if panics_on(&observation) {
             self.shared.saw(Seen::Panicked);
             return Err(Trouble::Hopeless(Reason::Panicked));
@@ -192,7 +207,7 @@ impl Driver {
         self.hand_out(id, made, record.timestamp_ms).await
     }
 
-    fn change<R>(&mut self, id: TaskId, entity: &str, work: impl FnOnce(&mut tripline_core::state::ActorState) -> R) -> R {
+    fn change<R>(&mut self, id: TaskId, entity: &str, work: impl FnOnce(&mut ActorState) -> R) -> Result<R, Damaged> {
         let world = self.shared.world();
         let task = self.tasks.get_mut(&id).expect("a record of a task that runs");
         task.states.change(&world.disks[self.number][&id.partition], entity, work)
@@ -214,20 +229,13 @@ impl Driver {
         let due_ms = until_ms.saturating_sub(engine().lateness_ms());
         let most = MAX_RECORDS.saturating_sub(self.records).max(1);
         for looked in 0.. {
-            let due = {
-                let world = self.shared.world();
-                self.tasks[&id].states.due(&world.disks[self.number][&id.partition], due_ms)
+            let fired = match self.next_due(id, due_ms) {
+                Ok(None) => return true,
+                Ok(Some(_)) if looked >= most => break,
+                Ok(Some(entity)) => self.fire_one(id, &entity, until_ms).await,
+                Err(damaged) => Err(damaged.into()),
             };
-            let Some((_, entity)) = due else { return true };
-            if looked >= most {
-                break;
-            }
-            let mut made = Made::default();
-            let about = Entity::parse(&entity).expect("a key of ours");
-            self.change(id, &entity, |actor| engine().fire_due(&about, until_ms, actor, &mut made));
-            self.records += 1;
-            self.shared.saw(Seen::Fired);
-            if let Err(trouble) = self.hand_out(id, made, until_ms).await {
+            if let Err(trouble) = fired {
                 self.on_trouble(id, offset, trouble).await;
                 return false;
             }
@@ -240,9 +248,25 @@ impl Driver {
         false
     }
 
+    fn next_due(&self, id: TaskId, due_ms: i64) -> Result<Option<Rc<str>>, Damaged> {
+        let world = self.shared.world();
+        let due = self.tasks[&id].states.due(&world.disks[self.number][&id.partition], due_ms)?;
+        Ok(due.map(|(_, entity)| entity))
+    }
+
+    async fn fire_one(&mut self, id: TaskId, entity: &str, until_ms: i64) -> Result<(), Trouble> {
+        let mut made = Made::default();
+        let about = Entity::parse(entity).expect("a key of ours");
+        self.change(id, entity, |actor| engine().fire_due(&about, until_ms, actor, &mut made))?;
+        self.records += 1;
+        self.shared.saw(Seen::Fired);
+        self.hand_out(id, made, until_ms).await
+    }
+
     async fn on_trouble(&mut self, id: TaskId, offset: i64, trouble: Trouble) {
         let failure = match trouble {
             Trouble::Transaction(failure) => failure,
+            Trouble::Store => return self.on_store_error(id).await,
             Trouble::Hopeless(reason) => {
                 self.suspects.insert((id, offset), reason);
                 Failure::Abortable
@@ -250,6 +274,16 @@ impl Driver {
         };
         self.tell_touched();
         let effects = self.protocol.step(Input::Failed(failure));
+        self.perform(effects).await;
+    }
+
+    /// As `Driver::on_store_error`.
+    async fn on_store_error(&mut self, id: TaskId) {
+        self.shared.saw(Seen::Spoiled);
+        self.shared.note(|| format!("p{}: the store of {} is damaged", self.number, name(id)));
+        self.spoiled.insert(id);
+        self.tell_touched();
+        let effects = self.protocol.step(Input::Spoiled(id));
         self.perform(effects).await;
     }
 
@@ -286,8 +320,8 @@ impl Driver {
         }
         if self.producer.is_some() {
             while let Some(task) = self.wanted.pop_front() {
-                let generation = self.generations.get(&task).copied().unwrap_or_default();
-                self.desk.requests.borrow_mut().push_back(Request { task, generation });
+                let request = self.request(task);
+                self.desk.requests.borrow_mut().push_back(request);
             }
         }
         self.take_restored().await;
@@ -311,39 +345,45 @@ impl Driver {
 
     async fn between_transactions(&mut self) {
         let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
-        for id in ids {
-            self.sweep(id);
+        for &id in &ids {
+            if self.sweep(id).is_err() {
+                self.on_store_error(id).await;
+            }
+        }
+        for &id in &ids {
             if self.tasks.get(&id).is_some_and(Task::is_write_due) {
                 pause().await;
-                self.write(id);
+                if self.write(id).is_err() {
+                    self.on_store_error(id).await;
+                }
                 pause().await;
             }
         }
     }
 
-    fn sweep(&mut self, id: TaskId) {
+    fn sweep(&mut self, id: TaskId) -> Result<(), Damaged> {
         let world = &mut *self.shared.world();
-        let Some(task) = self.tasks.get_mut(&id).filter(|_| id.topic == 0) else { return };
+        let Some(task) = self.tasks.get_mut(&id).filter(|_| id.topic == 0) else { return Ok(()) };
         if world.choices.strikes(About::Process, SWEEPS) {
-            task.states.sweep(&world.disks[self.number][&id.partition], task.input_time_ms.saturating_sub(DELETE_GRACE_MS));
+            task.states.sweep(&world.disks[self.number][&id.partition], task.input_time_ms.saturating_sub(DELETE_GRACE_MS))?;
         }
+        Ok(())
     }
 
-    fn write(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+    fn write(&mut self, id: TaskId) -> Result<(), Damaged> {
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let mut world = self.shared.world();
-        if let Some(store) = world.disks[self.number].get_mut(&id.partition) {
-            task.write(store);
-        }
+        world.disks[self.number].get_mut(&id.partition).map_or(Ok(()), |store| task.write(store))
     }
 
     /// Promise 6, as far as it is about the commit protocol.
     fn check_bounds(&self) {
-        let tasks = self.generations.len();
+        let tasks = self.protocol.tasks().count();
         let queued = self.wanted.len() + self.desk.requests.borrow().len() + self.desk.answers.borrow().len();
         let held = self.tasks.values().filter(|task| !task.is_touched).map(|task| task.states.held());
         let (cached, unwritten) = held.fold((0, 0), |most, held| (held.0.max(most.0), held.1.max(most.1)));
-        let is_within = self.tasks.len() <= tasks && queued <= 64 && cached <= 8 && unwritten <= 16 && self.suspects.len() <= 64;
+        let are_ours = self.tasks.len().max(self.restores.len()).max(self.spoiled.len()) <= tasks;
+        let is_within = are_ours && queued <= 64 && cached <= 8 && unwritten <= 16 && self.suspects.len() <= 64;
         if !is_within {
             self.shared.violated(format!("p{}: {queued} requests, {cached} cached, {unwritten} unwritten", self.number));
         }

@@ -2,7 +2,6 @@
 
 use super::states::States;
 use super::*;
-use crate::client::committed_offset;
 use crate::disk::Store;
 use crate::kafka::group::CommittedOffset;
 use crate::promises;
@@ -12,16 +11,44 @@ use tripline_core::protocol::start::{self, Halt, Local, Marker, Metadata, Plan};
 use tripline_core::protocol::{CommitId, Committed};
 
 /// Asks for a task's state.
+#[derive(Clone)]
 pub struct Request {
     pub task: TaskId,
     pub generation: u64,
+    /// The store is to be set aside first.
+    pub spoiled: Rc<Cell<bool>>,
+    /// Nobody waits for the answer any more.
+    pub called_off: Rc<Cell<bool>>,
 }
 
 /// Answers a [`Request`].
 pub struct Answer {
     pub task: TaskId,
     pub generation: u64,
-    pub outcome: Result<Box<Ready>, Halt>,
+    pub outcome: Result<Box<Ready>, NotReady>,
+}
+
+/// Why a task could not be restored.
+#[derive(Debug)]
+pub enum NotReady {
+    /// An operator has to look.
+    Halt(Halt),
+    /// Somebody has committed meanwhile.
+    Moved,
+    CalledOff,
+    Damaged,
+}
+
+impl From<Halt> for NotReady {
+    fn from(halt: Halt) -> NotReady {
+        NotReady::Halt(halt)
+    }
+}
+
+impl From<Damaged> for NotReady {
+    fn from(Damaged: Damaged) -> NotReady {
+        NotReady::Damaged
+    }
 }
 
 /// A task that is ready to run.
@@ -69,17 +96,23 @@ pub async fn serve(shared: Shared, number: usize, desk: Rc<Desk>) {
     loop {
         pause().await;
         let request = desk.requests.borrow_mut().pop_front();
-        let Some(Request { task, generation }) = request else { continue };
-        let restore = Restore { shared: &shared, number, task, end: Cell::new(0) };
+        let Some(request) = request else { continue };
+        let restore = Restore { shared: &shared, number, task: request.task, request: &request, end: Cell::new(0) };
         let outcome = restore.run(&desk).await.map(Box::new);
-        desk.answers.borrow_mut().push_back(Answer { task, generation, outcome });
+        desk.answers.borrow_mut().push_back(Answer { task: request.task, generation: request.generation, outcome });
     }
 }
+
+/// In how many of 256 cases what was read so far is written at once: memory is short.
+const HURRIES: u8 = 64;
+/// In how many of 256 cases damage is noticed when the store is opened; otherwise when it is used.
+const NOTICED: u8 = 128;
 
 struct Restore<'s> {
     shared: &'s Shared,
     number: usize,
     task: TaskId,
+    request: &'s Request,
     /// Where the changelog ended when it was last looked at.
     end: Cell<i64>,
 }
@@ -87,19 +120,71 @@ struct Restore<'s> {
 impl Restore<'_> {
     /// The offset, the store and the changelog are read one after the other, and another owner may commit in between: no reason
     /// to halt is believed while the offset moves.
-    async fn run(&self, desk: &Desk) -> Result<Ready, Halt> {
-        loop {
-            let found = committed_offset(self.shared, self.task).await;
-            let ready = self.prepare(desk, found.clone()).await;
-            let believes = ready.is_ok() || self.shared.world().bug == Some(Bug::HaltBelieved);
-            if believes || committed_offset(self.shared, self.task).await == found {
-                return ready;
+    async fn run(&self, desk: &Desk) -> Result<Ready, NotReady> {
+        if self.request.called_off.get() {
+            return Err(NotReady::CalledOff);
+        }
+        let found = self.committed_offset().await?;
+        let ready = self.prepare(desk, found.clone()).await;
+        pause().await;
+        match ready {
+            Err(NotReady::Halt(_)) if self.has_moved(found.as_ref()) => {
+                self.shared.saw(Seen::HaltDisbelieved);
+                Err(NotReady::Moved)
             }
-            self.shared.saw(Seen::HaltDisbelieved);
+            Err(NotReady::CalledOff) => {
+                self.shared.saw(Seen::CalledOff);
+                self.shared.note(|| format!("p{}: the restore of {} is called off", self.number, name(self.task)));
+                ready
+            }
+            ready => ready,
         }
     }
 
-    async fn prepare(&self, desk: &Desk, found: Option<CommittedOffset>) -> Result<Ready, Halt> {
+    fn has_moved(&self, found: Option<&CommittedOffset>) -> bool {
+        let world = self.shared.world();
+        world.bug != Some(Bug::HaltBelieved) && world.kafka.group.committed(self.task).ok() != Some(found)
+    }
+
+    /// The committed offset of the task, as soon as no open transaction hides it. Whoever is gone is not waited for.
+    async fn committed_offset(&self) -> Result<Option<CommittedOffset>, NotReady> {
+        loop {
+            pause().await;
+            let (found, is_stable) = {
+                let group = &self.shared.world().kafka.group;
+                (group.last_committed(self.task).cloned(), group.committed(self.task).is_ok())
+            };
+            if !is_stable && self.request.called_off.get() {
+                return Err(NotReady::CalledOff);
+            }
+            self.end_former_owner(found.as_ref()).await;
+            if is_stable {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// As `src/stream/fencing.rs`: a producer with the id of an owner that the group does not have ends what that one left open,
+    /// and is thrown away. Who is a member may be another story by then.
+    async fn end_former_owner(&self, found: Option<&CommittedOffset>) {
+        let metadata = found.and_then(|found| Metadata::parse(&found.metadata)).filter(|_| !self.request.called_off.get());
+        let owner = metadata.and_then(|metadata| metadata.owner.strip_prefix('p')?.parse().ok());
+        let Some(owner) = owner.filter(|owner| *owner != self.number) else { return };
+        let had_open = {
+            let kafka = &self.shared.world().kafka;
+            if !kafka.group.has(self.number) || kafka.group.has(owner) {
+                return;
+            }
+            kafka.transactions.has_open(owner)
+        };
+        drop(Producer::connect(self.shared, owner).await);
+        if had_open {
+            self.shared.saw(Seen::OwnerEnded);
+            self.shared.note(|| format!("p{}: p{owner} is gone, what it left open is ended", self.number));
+        }
+    }
+
+    async fn prepare(&self, desk: &Desk, found: Option<CommittedOffset>) -> Result<Ready, NotReady> {
         let metadata = found.as_ref().and_then(|found| Metadata::parse(&found.metadata));
         if self.task.topic > 0 {
             return self.router(found, metadata).await;
@@ -113,18 +198,39 @@ impl Restore<'_> {
         ready
     }
 
-    async fn router(&self, found: Option<CommittedOffset>, metadata: Option<Metadata>) -> Result<Ready, Halt> {
+    async fn router(&self, found: Option<CommittedOffset>, metadata: Option<Metadata>) -> Result<Ready, NotReady> {
         if metadata.is_none()
-            && let Some(marker) = self.newest_marker().await
+            && let Some(marker) = self.newest_marker().await?
         {
-            return Err(Halt::ForeignOffset { marker: marker.seq });
+            return Err(Halt::ForeignOffset { marker: marker.seq }.into());
         }
         Ok(self.ready(metadata, found.map_or(0, |found| found.offset), -1, 0, States::default()))
     }
 
-    async fn detector(&self, found: Option<CommittedOffset>, metadata: Option<Metadata>) -> Result<Ready, Halt> {
-        pause().await;
+    async fn detector(&self, found: Option<CommittedOffset>, metadata: Option<Metadata>) -> Result<Ready, NotReady> {
+        if self.request.spoiled.get() {
+            self.set_aside();
+            pause().await;
+            self.request.spoiled.set(false);
+        }
         let offset = found.map(|found| found.offset);
+        loop {
+            match self.open_and_plan(offset, metadata.clone()).await {
+                Err(NotReady::Damaged) => self.set_aside(),
+                other => return other,
+            }
+        }
+    }
+
+    fn set_aside(&self) {
+        self.with_store(|store| *store = Store::default());
+        self.shared.saw(Seen::SetAside);
+        self.shared.note(|| format!("p{}: the store of {} is set aside", self.number, name(self.task)));
+    }
+
+    async fn open_and_plan(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, NotReady> {
+        pause().await;
+        let is_noted = self.open()?;
         let (local, too_old_ms) = {
             let World { disks, choices, faults, bug, .. } = &mut *self.shared.world();
             let mut local = disks[self.number].entry(self.task.partition).or_default().local();
@@ -139,7 +245,7 @@ impl Restore<'_> {
                 let Local { marker_offset, stream_time_ms, .. } = local.unwrap_or_default();
                 let end = self.shared.world().kafka.log(Topic::Changelog, self.task.partition).high_watermark();
                 if let Some(metadata) = metadata.as_ref().filter(|_| marker_offset >= end) {
-                    return Err(Halt::MarkerMissing { end, seq: metadata.seq });
+                    return Err(Halt::MarkerMissing { end, seq: metadata.seq }.into());
                 }
                 Ok(self.ready(metadata, next_offset, marker_offset, stream_time_ms, States::default()))
             }
@@ -147,18 +253,19 @@ impl Restore<'_> {
                 self.shared.saw(if discard { Seen::Rebuilt } else { Seen::CaughtUp });
                 if discard {
                     self.with_store(|store| *store = Store::default());
+                } else if is_noted {
+                    self.shared.saw(Seen::WentOn);
                 }
-                let (Some(offset), Some(metadata)) = (offset, metadata) else { return Err(Halt::ForeignOffset { marker: 0 }) };
+                let (Some(offset), Some(metadata)) = (offset, metadata) else { return Err(Halt::ForeignOffset { marker: 0 }.into()) };
                 let mut states = States::default();
                 let (marker, marker_offset) = self.apply_changelog(&mut states, from, &metadata).await?;
                 pause().await;
-                let local = local_of(&metadata, marker_offset, marker.stream_time_ms);
-                self.with_store(|store| store.write(&states.take_unwritten(), Some(&local)));
+                self.with_store(|store| states.write(store, Some(&local_of(&marker, marker_offset))))?;
                 Ok(self.ready(Some(metadata), offset, marker_offset, marker.stream_time_ms, states))
             }
             Plan::SearchMarker | Plan::Fresh | Plan::AtOffset(_) => {
                 self.shared.saw(Seen::Fresh);
-                let newest = self.newest_marker().await;
+                let newest = self.newest_marker().await?;
                 let next_offset = match start::after_search(offset, newest.as_ref())? {
                     Plan::AtOffset(offset) => offset,
                     _ => 0,
@@ -175,39 +282,61 @@ impl Restore<'_> {
         Ready { states, committed, next_offset, history, marker_offset, stream_time_ms }
     }
 
+    /// Opens the store: damage may be noticed here already. Answers whether it is on its way to a commit.
+    fn open(&self) -> Result<bool, Damaged> {
+        let World { disks, choices, .. } = &mut *self.shared.world();
+        let store = disks[self.number].entry(self.task.partition).or_default();
+        let is_noticed = store.is_damaged && choices.strikes(About::Process, NOTICED);
+        if is_noticed { Err(Damaged) } else { Ok(store.is_noted()) }
+    }
+
     fn with_store<R>(&self, work: impl FnOnce(&mut Store) -> R) -> R {
         work(self.shared.world().disks[self.number].entry(self.task.partition).or_default())
     }
 
-    async fn apply_changelog(&self, states: &mut States, from: Option<i64>, metadata: &Metadata) -> Result<(Marker, i64), Halt> {
-        let mut at = self.begin_reading(from);
-        while let Some((offset, record)) = self.read(&mut at).await {
+    async fn apply_changelog(&self, states: &mut States, from: Option<i64>, metadata: &Metadata) -> Result<(Marker, i64), NotReady> {
+        let (mut at, mut is_ahead) = (self.begin_reading(from), false);
+        while let Some((offset, record)) = self.read(&mut at).await? {
             if record.key.starts_with("task/") {
                 let marker = marker_of(&record);
                 if start::marker_met(&marker, metadata, PARTITIONS)? {
                     return Ok((marker, offset));
+                }
+                if marker.history == metadata.history && std::mem::take(&mut is_ahead) {
+                    let mut local = local_of(&marker, offset);
+                    if self.shared.world().bug == Some(Bug::NotedAhead) {
+                        local.commit_id.clone_from(&metadata.commit_id);
+                    }
+                    self.with_store(|store| states.note(store, &local))?;
+                    self.shared.saw(Seen::Noted);
+                    self.shared.note(|| format!("p{}: the restore of {} comes by seq {}", self.number, name(self.task), marker.seq));
                 }
             } else if !record.key.starts_with("router/") {
                 let bytes = match record.value {
                     Value::Bytes(bytes) => Some(bytes),
                     _ => None,
                 };
-                if states.restore(record.key, bytes) {
-                    self.with_store(|store| store.write(&states.take_unwritten(), None));
+                if states.restore(record.key, bytes) || self.hurries() {
+                    self.with_store(|store| states.write(store, None))?;
+                    is_ahead = true;
                 }
             }
         }
-        Err(Halt::MarkerMissing { end: self.end.get(), seq: metadata.seq })
+        Err(Halt::MarkerMissing { end: self.end.get(), seq: metadata.seq }.into())
     }
 
-    async fn newest_marker(&self) -> Option<Marker> {
+    fn hurries(&self) -> bool {
+        self.shared.world().choices.strikes(About::Process, HURRIES)
+    }
+
+    async fn newest_marker(&self) -> Result<Option<Marker>, NotReady> {
         let (mut at, mut newest, mine) = (self.begin_reading(None), None, marker_key(self.task));
-        while let Some((_, record)) = self.read(&mut at).await {
+        while let Some((_, record)) = self.read(&mut at).await? {
             if *record.key == *mine {
                 newest = Some(marker_of(&record));
             }
         }
-        newest
+        Ok(newest)
     }
 
     /// Takes the high watermark, once.
@@ -217,18 +346,21 @@ impl Restore<'_> {
     }
 
     /// The next committed record below that watermark; what is open there is waited for.
-    async fn read(&self, at: &mut i64) -> Option<(i64, Record)> {
+    async fn read(&self, at: &mut i64) -> Result<Option<(i64, Record)>, NotReady> {
         loop {
             pause().await;
+            if self.request.called_off.get() {
+                return Err(NotReady::CalledOff);
+            }
             let world = self.shared.world();
             let log = world.kafka.log(Topic::Changelog, self.task.partition);
             match log.next(*at) {
                 Some((offset, record)) if offset < self.end.get() => {
                     *at = offset + 1;
-                    return Some((offset, record.clone()));
+                    return Ok(Some((offset, record.clone())));
                 }
                 None if log.last_stable_offset() < self.end.get() => {}
-                _ => return None,
+                _ => return Ok(None),
             }
         }
     }
@@ -245,15 +377,16 @@ fn position(metadata: &Metadata, next_offset: i64) -> Committed {
     Committed { next_offset, seq: metadata.seq, commit_id }
 }
 
-fn local_of(metadata: &Metadata, marker_offset: i64, stream_time_ms: i64) -> Local {
+/// What a store says of itself that stands at a marker.
+fn local_of(marker: &Marker, marker_offset: i64) -> Local {
     Local {
-        history: metadata.history.clone(),
-        seq: metadata.seq,
-        commit_id: metadata.commit_id.clone(),
+        history: marker.history.clone(),
+        seq: marker.seq,
+        commit_id: marker.commit_id.clone(),
         marker_offset,
         marker_time_ms: 0,
         due_index: 1,
-        stream_time_ms,
+        stream_time_ms: marker.stream_time_ms,
         sources: None,
     }
 }

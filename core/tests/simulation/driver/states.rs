@@ -1,15 +1,18 @@
 //! The states of one task through a transaction, as `src/state/task_state.rs` keeps them: changed in a cache, encoded once,
 //! committed, written.
 
-use crate::disk::{Batch, Store};
+use crate::disk::{Batch, Damaged, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use tripline_core::protocol::start::Local;
 use tripline_core::state::ActorState;
 
 /// Decoded states that stay after a commit: small, so that some always have to come back from behind it.
 const CACHE: usize = 1;
-/// Committed encodings that are written before their time.
-const UNWRITTEN: usize = 6;
+/// Committed encodings that are written before their time: a task has three entities.
+const UNWRITTEN: usize = 3;
+/// As many in a restore, which notes its way at the next marker.
+const RESTORING: usize = 2;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -23,45 +26,49 @@ pub struct States {
 
 impl States {
     /// Lets `work` change an entity's state.
-    pub fn change<R>(&mut self, store: &Store, entity: &str, work: impl FnOnce(&mut ActorState) -> R) -> R {
+    pub fn change<R>(&mut self, store: &Store, entity: &str, work: impl FnOnce(&mut ActorState) -> R) -> Result<R, Damaged> {
         let key: Rc<str> = entity.into();
         if !self.cache.contains_key(&key) {
-            self.cache.insert(key.clone(), self.load(store, entity));
+            self.cache.insert(key.clone(), self.load(store, entity)?);
         }
         self.changed.insert(key.clone());
-        work(self.cache.get_mut(&key).expect("just put there"))
+        Ok(work(self.cache.get_mut(&key).expect("just put there")))
     }
 
-    fn encoded<'s>(&'s self, store: &'s Store, entity: &str) -> Option<&'s Rc<[u8]>> {
-        match self.unwritten.get(entity) {
+    fn load(&self, store: &Store, entity: &str) -> Result<ActorState, Damaged> {
+        let encoded = match self.unwritten.get(entity) {
             Some(bytes) => bytes.as_ref(),
-            None => store.get(entity),
-        }
+            None => store.read()?.get(entity),
+        };
+        Ok(encoded.map_or_else(ActorState::default, |bytes| ActorState::decode(bytes).expect("bytes of ours")))
     }
 
-    fn load(&self, store: &Store, entity: &str) -> ActorState {
-        self.encoded(store, entity).map_or_else(ActorState::default, |bytes| ActorState::decode(bytes).expect("bytes of ours"))
+    fn encoded<'s>(&'s self, stored: &'s BTreeMap<Rc<str>, Rc<[u8]>>, entity: &str) -> Option<&'s Rc<[u8]>> {
+        self.unwritten.get(entity).map_or_else(|| stored.get(entity), Option::as_ref)
     }
 
     /// Whom something is due for by then, first in time.
-    pub fn due(&self, store: &Store, until_ms: i64) -> Option<(i64, Rc<str>)> {
-        let behind = store.states().keys().chain(self.unwritten.keys()).filter(|entity| !self.cache.contains_key(*entity));
+    pub fn due(&self, store: &Store, until_ms: i64) -> Result<Option<(i64, Rc<str>)>, Damaged> {
+        let stored = store.read()?;
+        let behind = stored.keys().chain(self.unwritten.keys()).filter(|entity| !self.cache.contains_key(*entity));
         let behind = behind.filter_map(|entity| {
-            Some((ActorState::decode_next_due(self.encoded(store, entity)?).expect("bytes of ours")?, entity.clone()))
+            Some((ActorState::decode_next_due(self.encoded(stored, entity)?).expect("bytes of ours")?, entity.clone()))
         });
         let cached = self.cache.iter().filter_map(|(entity, state)| Some((state.next_due_ms()?, entity.clone())));
-        cached.chain(behind).filter(|(due_ms, _)| *due_ms <= until_ms).min()
+        Ok(cached.chain(behind).filter(|(due_ms, _)| *due_ms <= until_ms).min())
     }
 
     /// Finds states that have expired; the next commit deletes them.
-    pub fn sweep(&mut self, store: &Store, before_ms: i64) {
-        for entity in store.states().keys() {
-            let Some(bytes) = self.encoded(store, entity) else { continue };
+    pub fn sweep(&mut self, store: &Store, before_ms: i64) -> Result<(), Damaged> {
+        let stored = store.read()?;
+        for entity in stored.keys() {
+            let Some(bytes) = self.encoded(stored, entity) else { continue };
             let delete_after_ms = ActorState::decode_delete_after(bytes).expect("bytes of ours");
             if delete_after_ms < before_ms && !self.changed.contains(entity) {
                 self.expired.insert(entity.clone());
             }
         }
+        Ok(())
     }
 
     /// Encodes what changed, for the changelog.
@@ -109,7 +116,7 @@ impl States {
     /// Takes a record of the changelog. Answers whether what is unwritten should be written.
     pub fn restore(&mut self, entity: Rc<str>, bytes: Option<Rc<[u8]>>) -> bool {
         self.unwritten.insert(entity, bytes);
-        self.is_full()
+        self.unwritten.len() >= RESTORING
     }
 
     /// Whether what is committed should be written before its time.
@@ -117,9 +124,18 @@ impl States {
         self.unwritten.len() >= UNWRITTEN
     }
 
-    /// What is committed and not yet written.
-    pub fn take_unwritten(&mut self) -> Batch {
-        std::mem::take(&mut self.unwritten)
+    /// Writes what is committed, with the commit it belongs to; a restore has none until a marker comes.
+    pub fn write(&mut self, store: &mut Store, local: Option<&Local>) -> Result<(), Damaged> {
+        store.write(&self.unwritten, local)?;
+        self.unwritten.clear();
+        Ok(())
+    }
+
+    /// The same in the middle of a restore, at the marker of an earlier commit.
+    pub fn note(&mut self, store: &mut Store, local: &Local) -> Result<(), Damaged> {
+        store.note(&self.unwritten, local)?;
+        self.unwritten.clear();
+        Ok(())
     }
 
     /// Entries held: decoded between transactions, and encoded.

@@ -3,7 +3,7 @@
 use super::restore::{Ready, marker_key};
 use super::states::States;
 use super::*;
-use crate::disk::Store;
+use crate::disk::{Damaged, Store};
 use tripline_core::protocol::Committed;
 use tripline_core::protocol::start::{LAYOUT, Local, Marker};
 
@@ -125,8 +125,8 @@ impl Task {
         self.committed_time_ms = (self.stream_time_ms, self.input_time_ms);
     }
 
-    pub(super) fn write(&mut self, store: &mut Store) {
-        let Some(local) = self.local.take() else { return };
-        store.write(&self.states.take_unwritten(), Some(&local));
+    pub(super) fn write(&mut self, store: &mut Store) -> Result<(), Damaged> {
+        let Some(local) = self.local.take() else { return Ok(()) };
+        self.states.write(store, Some(&local))
     }
 }

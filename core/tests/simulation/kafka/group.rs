@@ -76,6 +76,11 @@ impl Group {
         self.members.remove(&instance).is_some()
     }
 
+    /// Whether there is a member of that name.
+    pub fn has(&self, instance: usize) -> bool {
+        self.members.contains_key(&instance)
+    }
+
     /// Whether this is the member of that name.
     pub fn knows(&self, instance: usize, incarnation: u64) -> bool {
         self.members.get(&instance).is_some_and(|member| member.incarnation == incarnation)
@@ -141,7 +146,12 @@ impl Group {
         if self.pending.values().any(|offsets| offsets.contains_key(&task)) {
             return Err(Pending);
         }
-        Ok(self.committed.get(&task).map(|(_, offset)| offset))
+        Ok(self.last_committed(task))
+    }
+
+    /// The same as of the last transaction that has ended, whatever is open.
+    pub fn last_committed(&self, task: TaskId) -> Option<&CommittedOffset> {
+        self.committed.get(&task).map(|(_, offset)| offset)
     }
 
     pub(super) fn pend(&mut self, producer: usize, offsets: Offsets) {

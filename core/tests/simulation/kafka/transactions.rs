@@ -106,6 +106,11 @@ impl Transactions {
         }
     }
 
+    /// Whether a producer of this id has a transaction open.
+    pub fn has_open(&self, producer: usize) -> bool {
+        self.by_producer.get(&producer).is_some_and(|t| matches!(t.state, State::Ongoing(_)))
+    }
+
     /// A transaction that is open is given up by the coordinator, and its producer fenced. Answers whether there was one.
     pub fn time_out(&mut self, producer: usize) -> bool {
         match self.by_producer.get_mut(&producer) {
