@@ -6,7 +6,7 @@ mod fortress;
 
 use crate::line::{Line, PATIENCE, Running, Setup};
 use anyhow::{Context, Result, ensure};
-use fortress::{PASSWORD, PLAIN_USER, Said, acls_of, fortress};
+use fortress::{PASSWORD, PLAIN_KEEPER, PLAIN_USER, PLAIN_WORKER, Said, acls_of, fortress};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tripline_testkit::kafka::access::{Acl, Resource};
@@ -38,12 +38,12 @@ fn line() -> Result<Line> {
     Ok(line)
 }
 
-/// Settings of a user of the line who comes by TLS and SCRAM; the password stands in a file.
+/// Settings of a user of the line who comes by TLS and SASL; the password stands in a file.
 fn settings(line: &Line, name: &str, user: &str) -> Result<Vec<(String, String)>> {
     let file = line.file(&format!("{user}.password"));
     std::fs::write(&file, format!("{PASSWORD}\n"))?;
     let password = format!("${{file:{}}}", file.display());
-    let mut settings = fortress().settings(line, name, "SECURE", &fortress().scram(user, &password));
+    let mut settings = fortress().settings(line, name, "SECURE", &fortress().sasl(user, &password));
     let rules = line.file("rules").display().to_string();
     settings.retain(|(key, _)| key != "TRIPLINE_RULES__PATH");
     settings.push(("TRIPLINE_RULES__PATH".into(), rules));
@@ -129,10 +129,19 @@ fn assert_enough_and_used(user: &str, acls: &[Acl]) -> Result<()> {
 
 #[test]
 fn the_printed_rights_are_enough_and_none_is_too_many() -> Result<()> {
+    from_setup_to_restore(&unique("keeper"), &unique("worker"))
+}
+
+#[test]
+fn the_printed_rights_are_enough_for_users_of_sasl_plain() -> Result<()> {
+    from_setup_to_restore(PLAIN_KEEPER, PLAIN_WORKER)
+}
+
+/// The topics are made and altered, everything is written and read that can be, and a disk is lost.
+fn from_setup_to_restore(keeper: &str, worker: &str) -> Result<()> {
     let line = line()?;
-    let (keeper, worker) = (unique("keeper"), unique("worker"));
-    let for_setup = admit(&line, &keeper, "setup")?;
-    let mut setup = settings(&line, "setup", &keeper)?;
+    let for_setup = admit(&line, keeper, "setup")?;
+    let mut setup = settings(&line, "setup", keeper)?;
     let apply = |args: &[&str], settings: &[(String, String)]| -> Result<()> {
         let done = line.command(args, settings)?;
         ensure!(done.status.success(), "{args:?}: {}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
@@ -143,10 +152,10 @@ fn the_printed_rights_are_enough_and_none_is_too_many() -> Result<()> {
     setup.push(("TRIPLINE_INPUT__MAX_VALUE_BYTES".into(), "2MiB".into()));
     line.kafka.alter_topic(&line.topic("internal.epochs"), &[("retention.ms", "1000000")])?;
     apply(&["topics", "apply", "--alter"], &setup)?;
-    assert_enough_and_used(&keeper, &for_setup)?;
+    assert_enough_and_used(keeper, &for_setup)?;
 
-    let for_run = admit(&line, &worker, "run")?;
-    let running = start(&line, &worker)?;
+    let for_run = admit(&line, worker, "run")?;
+    let running = start(&line, worker)?;
     refuse(&line, "u1")?;
     let now = now_ms();
     let rest = [event("u1", 0, 404, now), event("u1", 1, 403, now - 3_600_000), Record::new("u1", "{")];
@@ -159,10 +168,10 @@ fn the_printed_rights_are_enough_and_none_is_too_many() -> Result<()> {
     running.stop()?;
     // Another disk: the state comes from the changelog.
     std::fs::remove_dir_all(line.file(&format!("state-{worker}")))?;
-    let running = start(&line, &worker)?;
+    let running = start(&line, worker)?;
     ensure!(running.metrics()?.sum("tripline_restore_records_total", &[]) > 0.0, "nothing was restored");
     running.stop()?;
-    assert_enough_and_used(&worker, &for_run)
+    assert_enough_and_used(worker, &for_run)
 }
 
 /// Everything that people do who look and repair, by somebody who has what is printed for it and no more.
@@ -276,19 +285,17 @@ fn what_keeps_a_client_out_is_one_line_with_the_way_out() -> Result<()> {
     let user = unique("guest");
     fortress.kafka.set_password(&user, PASSWORD)?;
     let scram = |change: (&'static str, &'static str)| {
-        let all = fortress.scram(&user, PASSWORD).into_iter().filter(|(name, _)| *name != change.0);
+        let all = fortress.sasl(&user, PASSWORD).into_iter().filter(|(name, _)| *name != change.0);
         all.chain([change].into_iter().filter(|(_, value)| !value.is_empty())).collect::<Vec<_>>()
     };
     let tls = [("security.protocol", "ssl"), ("ssl.ca.location", fortress.authority.as_str())];
     let mutual =
         [&tls[..], &[("ssl.keystore.location", fortress.client_keys.as_str()), ("ssl.keystore.password", STORE_PASSWORD)]].concat();
-    let mut plain = scram(("sasl.username", PLAIN_USER));
-    plain.iter_mut().filter(|(name, _)| *name == "sasl.mechanism").for_each(|(_, mechanism)| *mechanism = "PLAIN");
     let hidden = "does not allow this client to see ";
     let ways: Vec<Way<'_>> = vec![
         // These three come in, and may do nothing.
         ("SECURE", scram(("", "")), hidden, 4),
-        ("SECURE", plain, hidden, 4),
+        ("SECURE", fortress.sasl(PLAIN_USER, PASSWORD), hidden, 4),
         ("MUTUAL", mutual.clone(), hidden, 4),
         ("SECURE", scram(("sasl.password", "wrong")), "with this password: check sasl.username, sasl.password", 4),
         ("SECURE", scram(("sasl.mechanism", "SCRAM-SHA-256")), "does not take the SASL mechanism `SCRAM-SHA-256`", 3),

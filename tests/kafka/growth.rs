@@ -188,7 +188,7 @@ fn a_keyed_app_moves_when_its_owner_has_given_the_partitions() -> Result<()> {
 }
 
 /// Sets the group's offset of a partition, as a tool might.
-fn set_offset(line: &Line, topic: &str, partition: i32, offset: i64, metadata: &str) -> Result<()> {
+pub fn set_offset(line: &Line, topic: &str, partition: i32, offset: i64, metadata: &str) -> Result<()> {
     let consumer: BaseConsumer = line.kafka.client_config().set("group.id", &line.app).create()?;
     let mut list = TopicPartitionList::new();
     let mut element = list.add_partition(topic, partition);
@@ -198,7 +198,8 @@ fn set_offset(line: &Line, topic: &str, partition: i32, offset: i64, metadata: &
     Ok(())
 }
 
-fn metadata(line: &Line, topic: &str, partition: i32) -> Result<(i64, String)> {
+/// The group's offset of a partition, and what stands beside it.
+pub fn metadata(line: &Line, topic: &str, partition: i32) -> Result<(i64, String)> {
     let consumer: BaseConsumer = line.kafka.client_config().set("group.id", &line.app).create()?;
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, partition);

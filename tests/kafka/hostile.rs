@@ -59,6 +59,13 @@ fn set_offset(line: &Line, topic: &str, partition: i32, offset: i64, metadata: &
     wait_until(Duration::from_secs(30), "the group is empty", || consumer.commit(&list, CommitMode::Sync).is_ok())
 }
 
+/// Takes the changelog's word for the input's partition, with these arguments, as soon as the group is empty.
+fn adopt(line: &Line, args: &[&str]) -> Result<()> {
+    let args = [&["state", "adopt", "--topic", &line.input, "--partition", "0"], args].concat();
+    let adopt = || line.command(&args, &line.settings("one"));
+    wait_until(Duration::from_secs(30), "the group is empty", || adopt().is_ok_and(|done| done.status.success()))
+}
+
 fn parts(events: &str, number: usize) -> Vec<Vec<&str>> {
     let lines: Vec<&str> = events.lines().collect();
     lines.chunks(lines.len().div_ceil(number)).map(<[&str]>::to_vec).collect()
@@ -97,10 +104,9 @@ fn foreign_records_in_the_changelog_are_named_or_passed_by() -> Result<()> {
     running.stop()
 }
 
-/// Words of a newer version, and of somebody else, beside the offset.
-#[test]
-fn foreign_words_beside_the_offset_stop_the_task() -> Result<()> {
-    let line = Line::new(&Setup::keyed(1))?;
+/// Words of a newer version, and of somebody else, beside the offset of the input.
+fn foreign_words(setup: &Setup) -> Result<()> {
+    let line = Line::new(setup)?;
     let events = generated(72, 3_000)?;
     let running = start(&line, &[])?;
     line.produce(events.lines())?;
@@ -113,7 +119,23 @@ fn foreign_words_beside_the_offset_stop_the_task() -> Result<()> {
     set_offset(&line, &line.input, 0, next, "written by another tool")?;
     let log = refusal(&line)?;
     ensure!(log.contains("it expired, was reset") && log.contains("tripline state adopt"), "names the way out:\n{log}");
-    Ok(())
+    ensure!(log.contains(&format!("--topic {} --partition 0", line.input)), "names the partition:\n{log}");
+    // The way out, as it is named.
+    adopt(&line, &[])?;
+    let running = start(&line, &[])?;
+    line.settle()?;
+    assert_equal(&line.decisions()?, &line.replay(&events)?);
+    running.stop()
+}
+
+#[test]
+fn foreign_words_beside_the_offset_stop_the_task() -> Result<()> {
+    foreign_words(&Setup::keyed(1))
+}
+
+#[test]
+fn foreign_words_beside_the_offset_of_a_routed_input_stop_the_router() -> Result<()> {
+    foreign_words(&Setup::routed(1, 2))
 }
 
 /// A marker that is no marker is not taken for "there is no state".
@@ -128,9 +150,8 @@ fn a_newest_marker_that_cannot_be_read_is_no_fresh_start() -> Result<()> {
 }
 
 /// Records that were deleted before they were read: said, and read on from what is there when told so.
-#[test]
-fn retention_that_outran_the_offset_stops_the_task_until_it_is_told_where_to_go_on() -> Result<()> {
-    let line = Line::new(&Setup::keyed(1))?;
+fn outran_by_retention(setup: &Setup) -> Result<()> {
+    let line = Line::new(setup)?;
     let events = generated(73, 4_000)?;
     let parts = parts(&events, 3);
     let running = start(&line, &[])?;
@@ -144,8 +165,7 @@ fn retention_that_outran_the_offset_stops_the_task_until_it_is_told_where_to_go_
     admin(&line, async |admin, options| admin.delete_records(&gone, options).await)??;
     let log = refusal(&line)?;
     ensure!(log.contains("records were deleted before they were read") && log.contains("--offset earliest"), "names the way out:\n{log}");
-    let adopt = || line.command(&["state", "adopt", "--partition", "0", "--offset", "earliest"], &line.settings("one"));
-    wait_until(Duration::from_secs(30), "the group is empty", || adopt().is_ok_and(|done| done.status.success()))?;
+    adopt(&line, &["--offset", "earliest"])?;
     let running = start(&line, &[])?;
     line.produce(parts[2].iter().copied())?;
     line.settle()?;
@@ -154,11 +174,20 @@ fn retention_that_outran_the_offset_stops_the_task_until_it_is_told_where_to_go_
     running.stop()
 }
 
-/// A topic under the same name is another topic.
 #[test]
-fn an_input_that_was_deleted_and_created_again_stops_the_task() -> Result<()> {
+fn retention_that_outran_the_offset_stops_the_task_until_it_is_told_where_to_go_on() -> Result<()> {
+    outran_by_retention(&Setup::keyed(1))
+}
+
+#[test]
+fn retention_that_outran_a_routed_input_stops_the_router_until_it_is_told_where_to_go_on() -> Result<()> {
+    outran_by_retention(&Setup::routed(1, 2))
+}
+
+/// A topic under the same name is another topic.
+fn made_anew(setup: &Setup) -> Result<()> {
     for is_running in [false, true] {
-        let line = Line::new(&Setup::keyed(1))?;
+        let line = Line::new(setup)?;
         let mut running = start(&line, &[])?;
         line.produce(generated(74, 2_000)?.lines())?;
         line.settle()?;
@@ -176,6 +205,16 @@ fn an_input_that_was_deleted_and_created_again_stops_the_task() -> Result<()> {
         ensure!(is_said, "running: {is_running}; says what happened:\n{log}");
     }
     Ok(())
+}
+
+#[test]
+fn an_input_that_was_deleted_and_created_again_stops_the_task() -> Result<()> {
+    made_anew(&Setup::keyed(1))
+}
+
+#[test]
+fn a_routed_input_that_was_deleted_and_created_again_stops_the_router() -> Result<()> {
+    made_anew(&Setup::routed(1, 2))
 }
 
 /// `input.start` is about a group's first start. A partition that comes later is read from its beginning, whatever was written

@@ -1,12 +1,14 @@
 //! Promise 3: the state is what the changelog says, and a task starts only at the commit that it knows.
 
-use crate::line::{BINARY, Line, PATIENCE, Setup, assert_equal, generated};
-use anyhow::{Context, Result, ensure};
+use crate::line::{Line, PATIENCE, Setup, assert_equal, generated};
+use anyhow::{Result, ensure};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tripline_testkit::{Worker, wait_until};
+use tripline_testkit::{Kafka, Options, wait_until};
+
+/// From an owner's death to the last decision: a session of 6 s, a join, and what a busy machine takes for it.
+const ENDED_WITHIN: Duration = Duration::from_secs(30);
 
 fn halves(events: &str) -> (Vec<&str>, Vec<&str>) {
     let lines: Vec<&str> = events.lines().collect();
@@ -128,73 +130,13 @@ fn a_changelog_that_was_made_anew_stops_the_task() -> Result<()> {
     Ok(())
 }
 
-/// Files of the task's store that hold tables, the log in front of them, or what names them.
-fn files_of(line: &Line, worker: &str, ending: &str) -> Result<Vec<PathBuf>> {
-    let folder = line.file(&format!("state-{worker}/task-0"));
-    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(ending)));
-    Ok(found)
-}
-
-/// Flips a bit in every block of these files, as a dying disk would.
-fn flip(files: &[PathBuf]) -> Result<()> {
-    ensure!(!files.is_empty(), "there is a file to damage");
-    for file in files {
-        let mut bytes = std::fs::read(file)?;
-        for at in (0..bytes.len()).step_by(512) {
-            bytes[at] ^= 0x10;
-        }
-        std::fs::write(file, bytes)?;
-    }
-    Ok(())
-}
-
-fn set_aside(line: &Line, worker: &str) -> usize {
-    std::fs::read_dir(line.file(&format!("state-{worker}/set-aside"))).map_or(0, Iterator::count)
-}
-
-/// Torn and flipped files: found when the store is opened or when they are read, set aside, and the state rebuilt.
-#[test]
-fn a_damaged_store_is_set_aside_and_rebuilt() -> Result<()> {
-    let line = Line::new(&Setup::keyed(1))?;
-    let events = generated(55, 9_000)?;
-    let lines: Vec<&str> = events.lines().collect();
-    let often = [("TRIPLINE_STATE__WRITE_INTERVAL", "100ms"), ("TRIPLINE_STATE__CACHE_BYTES", "1MiB")];
-    let mut aside = 0;
-    for (number, part) in lines.chunks(lines.len() / 6).enumerate() {
-        let mut running = line.start_with("one", "detect,sink", &often)?;
-        running.worker.wait_ready(&running.admin, PATIENCE)?;
-        line.produce(part.iter().copied())?;
-        line.settle()?;
-        ensure!(running.worker.exit_status().is_none(), "the worker goes on:\n{}", running.worker.log_tail(20));
-        let now = set_aside(&line, "one");
-        eprintln!("round {number}: {now} set aside");
-        ensure!(number < 2 || now >= aside, "nothing that was set aside is removed");
-        aside = now;
-        running.stop()?;
-        match number {
-            // The next start makes the log a table, so that there is one to damage.
-            0 => {}
-            1 => flip(&files_of(&line, "one", ".sst")?)?,
-            2 => std::fs::write(line.file("state-one/task-0/CURRENT"), "MANIFEST-999999\n")?,
-            3 => {
-                for log in files_of(&line, "one", ".log")? {
-                    let bytes = std::fs::read(&log)?;
-                    std::fs::write(&log, &bytes[..bytes.len() / 2])?;
-                }
-            }
-            _ => flip(&files_of(&line, "one", ".log")?)?,
-        }
-    }
-    ensure!(aside >= 2, "{aside} damaged stores were set aside");
-    assert_equal(&line.decisions()?, &line.replay(&events)?);
-    Ok(())
-}
-
-/// The owner is killed with its offsets in an open transaction: its successor does not wait until the broker gives it up.
+/// The owner is killed with its offsets in an open transaction: its successor does not wait until the broker gives it up. This
+/// broker looks for transactions that have timed out every ten minutes only.
 #[test]
 fn what_a_dead_owner_left_open_is_ended_by_its_successor() -> Result<()> {
-    let line = Line::new(&Setup::routed(1, 4))?;
+    let rarely = ("transaction.abort.timed.out.transaction.cleanup.interval.ms".to_owned(), "600000".to_owned());
+    let kafka = Kafka::start_with(&Options { properties: vec![rarely], ..Options::default() })?.keep();
+    let line = Line::on(kafka, &Setup::routed(1, 4))?;
     let timing = [("TRIPLINE_STREAM__SESSION_TIMEOUT", "6s"), ("TRIPLINE_STREAM__TRANSACTION_TIMEOUT", "5s")];
     let mut one = line.start_with("one", "detect,sink", &timing)?;
     one.worker.wait_ready(&one.admin, PATIENCE)?;
@@ -212,29 +154,6 @@ fn what_a_dead_owner_left_open_is_ended_by_its_successor() -> Result<()> {
     assert_equal(&line.decisions()?, &line.replay(&events)?);
     ensure!(one.metrics()?.sum("tripline_fences_total", &[]) == 1.0, "one dead owner, ended once:\n{}", one.worker.log_tail(20));
     eprintln!("session timeout 6 s: everything decided {took:?} after the owner's death");
+    ensure!(took < ENDED_WITHIN, "everything was decided only {took:?} after the owner's death");
     one.stop()
-}
-
-/// A disk that takes no more: the process says so and ends, and goes on where it was when there is room.
-#[test]
-fn a_full_disk_ends_the_process_and_loses_nothing() -> Result<()> {
-    let line = Line::new(&Setup::keyed(1))?;
-    let events = generated(57, 8_000)?;
-    let settings = line.settings("one");
-    let often = ("TRIPLINE_STATE__WRITE_INTERVAL", "50ms");
-    let settings = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain([often]);
-    // Files of at most 16 KiB: beyond that, writing fails, as on a full disk. (Without the trap the system would kill.)
-    let shell = "trap '' XFSZ; ulimit -f 32; exec \"$0\" \"$@\"";
-    let mut full = Worker::spawn("/bin/sh", &["-c", shell, BINARY, "run", "--roles", "detect"], settings, line.file("full.log"))?;
-    let mut pieces = events.lines().collect::<Vec<_>>().chunks(500).map(<[&str]>::to_vec).collect::<Vec<_>>().into_iter();
-    wait_until(PATIENCE, "the disk is full", || full.exit_status().is_some() || line.produce(pieces.next().unwrap_or_default()).is_err())?;
-    let log = full.log_tail(20);
-    ensure!(full.exit_status().and_then(|s| s.code()) == Some(4), "exit code 4 expected:\n{log}");
-    ensure!(log.contains("has room (state.dir)"), "says what to look at:\n{log}");
-    ensure!(set_aside(&line, "one") == 0, "a full disk is not a damaged one");
-    line.produce(pieces.flatten())?;
-    let running = line.start("one")?;
-    line.settle().with_context(|| running.worker.log_tail(20))?;
-    assert_equal(&line.decisions()?, &line.replay(&events)?);
-    running.stop()
 }

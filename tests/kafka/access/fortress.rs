@@ -11,8 +11,10 @@ use tripline_testkit::keys::{Authority, STORE_PASSWORD};
 use tripline_testkit::{Kafka, Options};
 
 pub const PASSWORD: &str = "hunter2-of-a-test";
-/// The user that the broker knows by SASL PLAIN.
+/// The users that the broker knows by SASL PLAIN: one who may do nothing, and one each for setup and run.
 pub const PLAIN_USER: &str = "plain";
+pub const PLAIN_KEEPER: &str = "plain-keeper";
+pub const PLAIN_WORKER: &str = "plain-worker";
 
 pub struct Fortress {
     pub kafka: &'static Kafka,
@@ -74,12 +76,13 @@ impl Fortress {
         settings
     }
 
-    /// How a user comes in by SCRAM.
-    pub fn scram<'a>(&'a self, user: &'a str, password: &'a str) -> Vec<(&'a str, &'a str)> {
+    /// How a user comes in by SASL over TLS.
+    pub fn sasl<'a>(&'a self, user: &'a str, password: &'a str) -> Vec<(&'a str, &'a str)> {
+        let is_plain = [PLAIN_USER, PLAIN_KEEPER, PLAIN_WORKER].contains(&user);
         vec![
             ("security.protocol", "sasl_ssl"),
             ("ssl.ca.location", &self.authority),
-            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.mechanism", if is_plain { "PLAIN" } else { "SCRAM-SHA-512" }),
             ("sasl.username", user),
             ("sasl.password", password),
         ]
@@ -103,10 +106,11 @@ fn tls(listener: &str, store: &std::path::Path) -> Vec<(String, String)> {
 fn sasl(listener: &str) -> [(String, String); 3] {
     let name = |name: &str| format!("listener.name.{listener}.{name}");
     let module = "org.apache.kafka.common.security";
+    let plain = [PLAIN_USER, PLAIN_KEEPER, PLAIN_WORKER].map(|user| format!("user_{user}=\"{PASSWORD}\"")).join(" ");
     [
         (name("sasl.enabled.mechanisms"), "SCRAM-SHA-512,PLAIN".into()),
         (name("scram-sha-512.sasl.jaas.config"), format!("{module}.scram.ScramLoginModule required;")),
-        (name("plain.sasl.jaas.config"), format!("{module}.plain.PlainLoginModule required user_{PLAIN_USER}=\"{PASSWORD}\";")),
+        (name("plain.sasl.jaas.config"), format!("{module}.plain.PlainLoginModule required {plain};")),
     ]
 }
 
