@@ -92,5 +92,5 @@ fn a_restore_that_halts_for_another_owner_s_commit_is_found() {
 /// The rule that the driver rebuilds a producer whose request was sent again is what keeps the other test at nothing found.
 #[test]
 fn a_late_end_of_an_earlier_transaction_is_found_where_the_producer_is_not_rebuilt() {
-    check_found(Bug::LateRequestsTrusted, 1, 5_000, 12);
+    check_found(Bug::LateRequestsTrusted, 1, 5_000, 20);
 }
