@@ -88,7 +88,13 @@ fn a_damaged_store_is_set_aside_and_rebuilt() -> Result<()> {
     Ok(())
 }
 
-/// Events in pieces, produced until the worker ends; the disk is its problem by then.
+/// Whether the input is read to its end, so that what comes next is a commit, and a write, of its own.
+fn is_read(line: &Line) -> Result<bool> {
+    let committed = line.kafka.committed_offsets(&line.app, &line.input)?;
+    Ok(committed.get(&0).copied().unwrap_or(0) >= line.kafka.end_offsets(&line.input)?[&0])
+}
+
+/// Events in pieces, produced one after the other until the worker ends; the disk is its problem by then.
 struct Feed<'e>(std::vec::IntoIter<Vec<&'e str>>);
 
 impl<'e> Feed<'e> {
@@ -99,8 +105,11 @@ impl<'e> Feed<'e> {
 
     /// The worker ends with 4, names the folder and sets nothing aside.
     fn ends(&mut self, line: &Line, worker: &mut Worker, what: &str) -> Result<()> {
-        wait_until(PATIENCE, what, || worker.exit_status().is_some() || self.0.next().is_some_and(|piece| line.produce(piece).is_err()))
-            .with_context(|| worker.log_tail(20))?;
+        wait_until(PATIENCE, what, || {
+            let is_next = is_read(line).unwrap_or(false);
+            worker.exit_status().is_some() || (is_next && self.0.next().is_some_and(|piece| line.produce(piece).is_err()))
+        })
+        .with_context(|| worker.log_tail(20))?;
         let log = worker.log_tail(20);
         ensure!(worker.exit_status().and_then(|s| s.code()) == Some(4), "{what}: exit code 4 expected:\n{log}");
         let folder = line.file("state-one");

@@ -351,7 +351,8 @@ impl Job<'_> {
     }
 
     /// Applies the changelog from `from` until the marker of the metadata. Values are absolute: applying one twice is harmless.
-    /// On the way the store notes how far it is, at the markers of earlier commits: a restore that is cut off goes on there.
+    /// On the way the store notes how far it is, at the markers of earlier commits: a restore that is cut off goes on there. In
+    /// what Kafka has compacted none of them is left, so one that is cut off there begins again.
     fn apply_changelog(
         &self,
         state: &mut TaskState,
