@@ -190,6 +190,8 @@ fn the_rights_to_operate_are_enough_for_every_verb_and_none_is_too_many() -> Res
     for topic in ["decisions", "shadow"] {
         wait_until(PATIENCE, topic, || line.read(topic).is_ok_and(|records| !records.is_empty()))?;
     }
+    line.kafka.produce_all(&line.input, [event("u1", 0, 404, now_ms() - 3 * 86_400_000)])?;
+    wait_until(PATIENCE, "a record that is too late", || line.read("late").is_ok_and(|records| !records.is_empty()))?;
     wait_until(PATIENCE, "a dead letter", || line.read("dead-letters").is_ok_and(|records| records.len() == 1))?;
     line.settle()?;
     running.stop()?;

@@ -208,6 +208,10 @@ fn a_full_disk_ends_the_process_and_nothing_is_lost() -> Result<()> {
     let events = generated(60, 16_000)?;
     let mut feed = Feed::of(&events, 100);
     let mut full = disk.spawn(&line)?;
+    line.produce(feed.0.next().context("events are left")?)?;
+    wait_until(PATIENCE, "the disk is used", || is_read(&line).unwrap_or(false))?;
+    // Somebody else takes what is left.
+    disk.run(&["sh", "-c", "dd if=/dev/zero of=\"$0/filler\" bs=1k 2>/dev/null; true", &folder.to_string_lossy()])?;
     feed.ends(&line, &mut full, "the disk is full")?;
     ensure!(full.log_tail(20).contains("No space left on device"), "the system's own words:\n{}", full.log_tail(20));
     // Full it stays, whatever is tried.

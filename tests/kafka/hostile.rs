@@ -26,8 +26,9 @@ fn refusal(line: &Line) -> Result<String> {
 }
 
 fn said_at_the_end(mut stopped: Running) -> Result<String> {
-    wait_until(PATIENCE, "the process stops", || stopped.worker.exit_status().is_some())?;
+    let ended = wait_until(PATIENCE, "the process stops", || stopped.worker.exit_status().is_some());
     let log = stopped.worker.log_tail(30);
+    ended.with_context(|| format!("last lines:\n{log}"))?;
     ensure!(stopped.worker.exit_status().and_then(|s| s.code()) == Some(4), "exit code 4 expected:\n{log}");
     Ok(log)
 }

@@ -12,6 +12,7 @@ use super::process::{Processor, Trouble, guarded};
 use super::producer::{LaneProducer, Outgoing, UNTAGGED};
 use super::queues;
 use super::restore::{self, Ready, RestoreError};
+use crate::config::Stream;
 use crate::state::TaskState;
 use crate::telemetry::metrics::LaneMetrics;
 use crate::telemetry::tally::Tally;
@@ -158,6 +159,13 @@ pub fn run(shared: &Arc<Shared>, number: usize) -> Result<(), LaneError> {
     }
 }
 
+/// The longest time between two polls. A lane polls many times a second unless it waits for a transaction to end and for what became of
+/// it. It is also how long the client waits for the answer when it joins the group: one that a broker has lost when it went down is
+/// asked for again only then.
+fn poll_interval(stream: &Stream) -> Duration {
+    stream.session_timeout.0.max(2 * stream.transaction_timeout.0 + Duration::from_secs(30))
+}
+
 fn consume(shared: &Arc<Shared>, context: &Context) -> Result<BaseConsumer<Context>, LaneError> {
     let transactional_id = context.driver().transactional_id.clone();
     let stream = &shared.config.stream;
@@ -172,7 +180,7 @@ fn consume(shared: &Arc<Shared>, context: &Context) -> Result<BaseConsumer<Conte
         .set("auto.offset.reset", "error")
         .set("session.timeout.ms", stream.session_timeout.0.as_millis().to_string())
         .set("heartbeat.interval.ms", (stream.session_timeout.0.as_millis() / 10).clamp(100, 1_000).to_string())
-        .set("max.poll.interval.ms", stream.session_timeout.0.as_millis().max(300_000).to_string())
+        .set("max.poll.interval.ms", poll_interval(stream).as_millis().to_string())
         .set("fetch.queue.backoff.ms", "5");
     // How soon partitions that were added are noticed.
     const REFRESH: &str = "topic.metadata.refresh.interval.ms";
