@@ -7,7 +7,7 @@
 //! is taken first, and then the partition has to be read past it without meeting a record.
 
 use super::changelog::{self, Isolation, Quiet, ReadError, Span};
-use super::{Shared, unowned};
+use super::{Shared, access, unowned};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use std::collections::BTreeMap;
@@ -34,16 +34,20 @@ pub enum Question {
     Layout,
     /// Whether every partition has an owner.
     Owners,
+    /// The ids of the input topics.
+    Topics,
 }
 
 /// The answer to a question.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Answer {
     /// To [`Question::IsAtEnd`]: the question's number, the partition, and whether nothing is there; `false` also when nobody
     /// knows.
     IsAtEnd(u64, TaskId, bool),
     /// To [`Question::Owners`]: nobody reads some partitions, and that for longer than a hand-over lasts.
     Unowned,
+    /// To [`Question::Topics`]: ids by name, as far as they are known.
+    Topics(BTreeMap<String, String>),
 }
 
 /// A lane's end of the line.
@@ -99,7 +103,18 @@ fn serve(shared: &Arc<Shared>, instance: &str, questions: &Receiver<Question>, a
                     return;
                 }
             }
-            (Question::Layout | Question::Owners, None) => {}
+            (Question::Topics, Some(probe)) => {
+                let topics: Vec<&str> = shared.inputs.iter().map(String::as_str).collect();
+                match access::topic_ids(probe.ends.client(), &topics, PATIENCE) {
+                    Ok(ids) => {
+                        if answers.send(Answer::Topics(ids)).is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => debug!(error, "the ids of the input topics are not known"),
+                }
+            }
+            (Question::Layout | Question::Owners | Question::Topics, None) => {}
         }
     }
 }

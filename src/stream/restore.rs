@@ -102,6 +102,8 @@ pub struct Ready {
     pub stream_time_ms: i64,
     /// Routed mode: how far it has heard from its sources, if rules needed that.
     pub sources: Option<SourceTimes>,
+    /// The input topic's id, if the brokers know ids.
+    pub topic_id: Option<String>,
 }
 
 /// Why a task could not be restored.

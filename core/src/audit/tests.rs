@@ -75,6 +75,7 @@ fn metadata(seq: u64, id: u128) -> Metadata {
         owner: "o".into(),
         partitions: 4,
         fingerprint: String::new(),
+        topic_id: None,
     }
 }
 

@@ -25,6 +25,9 @@ pub struct Metadata {
     pub partitions: i32,
     /// Fingerprint of the last processed record, 16 hexadecimal digits; empty before the first.
     pub fingerprint: String,
+    /// The input topic's id, by which a topic that was made anew under the same name is known; `None` when it was not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
 }
 
 /// Layout of metadata and markers. A field that an older binary may leave out, and whose absence a newer one understands,
@@ -249,6 +252,14 @@ pub enum Halt {
         /// Its place in the changelog.
         offset: i64,
     },
+    /// The input topic is another one under the same name.
+    #[error("the topic's id is {found}, and was {written} when it was read: it was deleted and created again")]
+    AnotherTopic {
+        /// With the offset.
+        written: String,
+        /// Now.
+        found: String,
+    },
     /// The input topic was deleted and created again.
     #[error("the record before offset {next_offset} is not the one that was processed: the topic was deleted and created again")]
     Recreated {
@@ -365,6 +376,7 @@ mod tests {
             owner: "o".into(),
             partitions: 4,
             fingerprint: String::new(),
+            topic_id: None,
         }
     }
 

@@ -68,10 +68,10 @@ impl Adoption {
         Ok(Adoption { marker, offset })
     }
 
-    /// What goes with the offset. Without a fingerprint: the record before the offset may be another topic's.
+    /// What goes with the offset. Without a fingerprint and the topic's id: it may be another topic than the one that was read.
     pub fn metadata(&self) -> Metadata {
         let Marker { v, history, seq, commit_id, partitions, .. } = self.marker.clone();
-        Metadata { v, history, seq, commit_id, owner: OWNER.to_owned(), partitions, fingerprint: String::new() }
+        Metadata { v, history, seq, commit_id, owner: OWNER.to_owned(), partitions, fingerprint: String::new(), topic_id: None }
     }
 
     /// What was, what the changelog says and what will be.

@@ -197,6 +197,7 @@ mod tests {
             owner: "o".into(),
             partitions: 4,
             fingerprint: String::new(),
+            topic_id: None,
         }
     }
 

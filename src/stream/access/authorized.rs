@@ -29,14 +29,6 @@ pub type Answers = BTreeMap<String, Answer>;
 
 /// Asks for topics.
 pub fn topics<C: ClientContext>(client: &Client<C>, names: &[&str], patience: Duration) -> Result<Answers, String> {
-    let ask = |native, names: &mut Vec<*const c_char>, options: *mut rd::rd_kafka_AdminOptions_t, queue| {
-        // SAFETY: the names, the options and the queue outlive the call, which copies what it needs.
-        unsafe {
-            let collection = rd::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-            rd::rd_kafka_DescribeTopics(native, collection, options, queue);
-            rd::rd_kafka_TopicCollection_destroy(collection);
-        }
-    };
     // SAFETY: `describe` calls this with the event that answers `DescribeTopics`; all pointers live as long as it.
     let read = |event| unsafe {
         let mut count = 0;
@@ -49,7 +41,39 @@ pub fn topics<C: ClientContext>(client: &Client<C>, names: &[&str], patience: Du
         });
         each.collect()
     };
-    describe(client, names, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, patience, ask, read)
+    describe(client, names, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, patience, ask_for_topics, read)
+}
+
+fn ask_for_topics(
+    native: *mut rd::rd_kafka_t,
+    names: &mut Vec<*const c_char>,
+    options: *mut rd::rd_kafka_AdminOptions_t,
+    queue: *mut rd::rd_kafka_queue_t,
+) {
+    // SAFETY: the names, the options and the queue outlive the call, which copies what it needs.
+    unsafe {
+        let collection = rd::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        rd::rd_kafka_DescribeTopics(native, collection, options, queue);
+        rd::rd_kafka_TopicCollection_destroy(collection);
+    }
+}
+
+/// The ids of topics, by name: another id under the same name is another topic. A topic that is not there, or whose brokers know no
+/// ids, is left out.
+pub fn topic_ids<C: ClientContext>(client: &Client<C>, names: &[&str], patience: Duration) -> Result<BTreeMap<String, String>, String> {
+    // SAFETY: as in `topics`.
+    let read = |event| unsafe {
+        let mut count = 0;
+        let found = rd::rd_kafka_DescribeTopics_result_topics(rd::rd_kafka_event_DescribeTopics_result(event), &raw mut count);
+        let each = (0..count).map(|n| *found.add(n)).filter_map(|topic| {
+            let id = rd::rd_kafka_TopicDescription_topic_id(topic);
+            let is_known =
+                !id.is_null() && (rd::rd_kafka_Uuid_most_significant_bits(id), rd::rd_kafka_Uuid_least_significant_bits(id)) != (0, 0);
+            is_known.then(|| (text(rd::rd_kafka_TopicDescription_name(topic)), text(rd::rd_kafka_Uuid_base64str(id))))
+        });
+        each.collect()
+    };
+    describe(client, names, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, patience, ask_for_topics, read)
 }
 
 /// Asks for consumer groups.
@@ -75,16 +99,16 @@ pub fn groups<C: ClientContext>(client: &Client<C>, names: &[&str], patience: Du
 }
 
 /// One admin call from its options to the end of its answer.
-fn describe<C: ClientContext>(
+fn describe<C: ClientContext, A: Default>(
     client: &Client<C>,
     names: &[&str],
     call: rd::rd_kafka_admin_op_t,
     patience: Duration,
     ask: impl FnOnce(*mut rd::rd_kafka_t, &mut Vec<*const c_char>, *mut rd::rd_kafka_AdminOptions_t, *mut rd::rd_kafka_queue_t),
-    read: impl FnOnce(*mut rd::rd_kafka_event_t) -> Answers,
-) -> Result<Answers, String> {
+    read: impl FnOnce(*mut rd::rd_kafka_event_t) -> A,
+) -> Result<A, String> {
     if names.is_empty() {
-        return Ok(Answers::new());
+        return Ok(A::default());
     }
     let owned: Vec<CString> = names.iter().map(|name| CString::new(*name)).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
     let mut pointers: Vec<*const c_char> = owned.iter().map(|name| name.as_ptr()).collect();

@@ -8,7 +8,7 @@ mod authorized;
 pub mod rights;
 mod watch;
 
-pub use authorized::Answer;
+pub use authorized::{Answer, topic_ids};
 pub(in crate::stream) use watch::is_refusal_code;
 pub use watch::{Watch, id_right, is_refusal};
 

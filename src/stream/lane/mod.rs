@@ -431,6 +431,7 @@ impl Driver {
         }
         self.tick_sources(consumer, now);
         self.look_at_owners(now);
+        self.look_at_topics(now);
         let interval = self.shared.config.stream.commit_interval.0;
         match self.opened {
             Some(opened) if now.duration_since(opened) >= interval => self.seal(consumer),

@@ -7,11 +7,14 @@ use crate::stream::process::{Fired, Firing};
 use rdkafka::Timestamp;
 use std::collections::HashSet;
 use tripline_core::observation::MAX_AHEAD_MS;
+use tripline_core::protocol::start::Halt;
 use tripline_core::stream_time::{Appended, SourceTimes, reached_by};
 use tripline_core::tick::Tick;
 
 /// A tick waits this long for the answer whether its partition is read to the end; then it does without.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Time between two looks whether the topics are still the same.
+const TOPICS_EVERY: Duration = Duration::from_secs(5);
 /// Hints of one task that failed are passed over, so many at most.
 const STUCK_AT_MOST: usize = 1_000;
 
@@ -23,11 +26,13 @@ pub(super) struct Ticking {
     asked: u64,
     /// When it was last asked whether every partition has an owner.
     owners: Instant,
+    /// When it was last asked whether the topics are still the same.
+    topics: Instant,
 }
 
 impl Ticking {
     pub(super) fn new(prober: Prober) -> Ticking {
-        Ticking { next: Instant::now(), prober, asked: 0, owners: Instant::now() }
+        Ticking { next: Instant::now(), prober, asked: 0, owners: Instant::now(), topics: Instant::now() }
     }
 }
 
@@ -161,6 +166,30 @@ impl Driver {
         }
     }
 
+    /// Now and then each lane asks whether its topics are still those that it began with.
+    pub(super) fn look_at_topics(&mut self, now: Instant) {
+        if now.duration_since(self.ticking.topics) >= TOPICS_EVERY {
+            self.ticking.topics = now;
+            self.ticking.prober.ask(Question::Topics);
+        }
+    }
+
+    /// A topic that was made anew under the client is read on at the old offset: what comes is other records than those that the
+    /// offset speaks of. The commits until now name the former topic, so that nobody else goes on from them either.
+    fn compare_topics(&mut self, ids: &BTreeMap<String, String>) {
+        for (id, task) in &self.tasks {
+            let topic = self.shared.topic(*id);
+            if let (Some(written), Some(found)) = (&task.topic_id, ids.get(topic))
+                && written != found
+            {
+                let source = Halt::AnotherTopic { written: written.clone(), found: found.clone() };
+                let halted = RestoreError::Halt { topic: topic.to_owned(), partition: id.partition, source };
+                self.fatal.get_or_insert(halted.into());
+                return;
+            }
+        }
+    }
+
     fn take_answers(&mut self) {
         while let Some(answer) = self.ticking.prober.answer() {
             match answer {
@@ -172,6 +201,7 @@ impl Driver {
                     }
                 }
                 Answer::Unowned => self.rejoins = true,
+                Answer::Topics(ids) => self.compare_topics(&ids),
             }
         }
     }

@@ -182,6 +182,7 @@ pub fn next(life: Option<&Metadata>, commit: CommitId, partitions: i32, fingerpr
         owner: OWNER.to_owned(),
         partitions,
         fingerprint: fingerprint.or_else(|| life.map(|m| m.fingerprint.clone())).unwrap_or_default(),
+        topic_id: life.and_then(|m| m.topic_id.clone()),
     }
 }
 

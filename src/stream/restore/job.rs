@@ -82,14 +82,28 @@ impl Job<'_> {
         if let (Some(offset), Some(metadata)) = (offset, &metadata) {
             self.check_fingerprint(offset, metadata)?;
         }
+        let topic_id = self.topic_id(metadata.as_ref())?;
         if task.topic > 0 {
-            return self.router(offset, metadata);
+            return Ok(Ready { topic_id, ..self.router(offset, metadata)? });
         }
         let registry = &self.shared.registry;
         let held = registry.take(task.partition, HELD_FOR).ok_or(RestoreError::Held(task.partition))?;
         let ready = self.detector(offset, metadata)?;
         held.keep();
-        Ok(ready)
+        Ok(Ready { topic_id, ..ready })
+    }
+
+    /// The topic's id, which has to be the one that was read so far: the fingerprint alone misses a topic that was made anew under a
+    /// worker, whose client reads on where it was.
+    fn topic_id(&self, metadata: Option<&Metadata>) -> Result<Option<String>, RestoreError> {
+        let ids = access::topic_ids(self.clients.ends.client(), &[self.topic()], Duration::from_secs(5));
+        // Not compared is not the same as equal.
+        let ids = ids.map_err(|_| self.kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)))?;
+        let found = ids.get(self.topic()).cloned();
+        match (metadata.and_then(|m| m.topic_id.clone()), &found) {
+            (Some(written), Some(found)) if written != *found => Err(self.halt(Halt::AnotherTopic { written, found: found.clone() })),
+            _ => Ok(found),
+        }
     }
 
     fn topic(&self) -> &str {
@@ -253,6 +267,7 @@ impl Job<'_> {
             marker_offset: -1,
             stream_time_ms: 0,
             sources: None,
+            topic_id: None,
         })
     }
 
@@ -491,7 +506,19 @@ fn ready(
 ) -> Ready {
     let committed = metadata.as_ref().map(|m| position(m, next_offset));
     let (history, fingerprint) = metadata.map_or_else(|| (new_history(), String::new()), |m| (m.history, m.fingerprint));
-    Ready { task, state: Some(state), committed, next_offset, history, digests, marker_offset, fingerprint, stream_time_ms, sources }
+    Ready {
+        task,
+        state: Some(state),
+        committed,
+        next_offset,
+        history,
+        digests,
+        marker_offset,
+        fingerprint,
+        stream_time_ms,
+        sources,
+        topic_id: None,
+    }
 }
 
 fn position(metadata: &Metadata, next_offset: i64) -> Committed {

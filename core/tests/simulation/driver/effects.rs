@@ -106,6 +106,7 @@ impl Driver {
                 owner: format!("p{}", self.number),
                 partitions: crate::world::PARTITIONS,
                 fingerprint: String::new(),
+                topic_id: None,
             };
             let metadata = serde_json::to_string(&metadata).map_err(|_| Failure::Abortable)?;
             offsets.insert(*id, CommittedOffset { offset: target.next_offset, metadata: metadata.into() });
