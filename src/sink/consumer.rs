@@ -56,6 +56,9 @@ fn properties(config: &Config, base: &ClientConfig) -> ClientConfig {
     default("topic.metadata.refresh.interval.ms", "5000");
     // At the bound of what is fetched ahead a partition pauses: not for the default's whole second.
     default("fetch.queue.backoff.ms", "50");
+    // Twice the time for which a database that fails is tried again. It is also how long the client waits for the answer when it joins
+    // the group: one that a broker has lost when it went down is asked for again only then.
+    default("max.poll.interval.ms", "60000");
     if base.get("group.protocol") != Some("consumer") {
         // A killed sink's partitions wait for this long. Shorter than a lane's: a heartbeat comes from librdkafka's own thread,
         // so a slow disk does not look dead, and losing partitions by mistake costs repeats that change nothing.

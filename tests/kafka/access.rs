@@ -119,6 +119,9 @@ fn is_used(acl: &Acl, said: &Said) -> bool {
 
 /// The broker's own log of its decisions is the witness: it allowed each right to this user because he used it, and denied nothing.
 fn assert_enough_and_used(user: &str, acls: &[Acl]) -> Result<()> {
+    // The broker writes its log beside what it answers.
+    let is_all_used = || fortress().audit(user).is_ok_and(|said| acls.iter().all(|acl| said.iter().any(|said| is_used(acl, said))));
+    let _ = wait_until(Duration::from_secs(10), "every right is used", is_all_used);
     let said = fortress().audit(user)?;
     let denied: Vec<&Said> = said.iter().filter(|said| !said.allowed).collect();
     ensure!(denied.is_empty(), "{user} was denied {denied:?}");
