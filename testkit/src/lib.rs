@@ -4,6 +4,7 @@
 //! want: [`Kafka::create_topic`], [`Kafka::produce_all`], [`Kafka::read_committed`]. [`Worker`] runs the `tripline` binary
 //! beside it and can kill it. Nothing that is started here outlives the process that started it.
 
+pub mod choices;
 pub mod client;
 pub mod faults;
 pub mod http;

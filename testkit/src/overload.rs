@@ -3,6 +3,7 @@
 //! The worker's own figures say how fast it was, the decisions whether it was right: one about each actor that sent
 //! [`AT_LEAST`] events, never two, and those of a sample of actors are kept to be compared with `replay`.
 
+use crate::choices::Choices;
 use crate::client::{OwnedRecord, Record};
 use crate::http::Metrics;
 use crate::kafka::Kafka;
@@ -47,7 +48,7 @@ remember_ids: 8
 #[derive(Debug)]
 pub struct Traffic {
     actors: u64,
-    state: u64,
+    choices: Choices,
     /// Events made.
     pub made: u64,
     seen: Vec<u8>,
@@ -57,17 +58,12 @@ pub struct Traffic {
 impl Traffic {
     /// Of so many actors, each as busy as the others: the hardest for a cache.
     pub fn new(seed: u64, actors: u64) -> Traffic {
-        Traffic { actors, state: seed, made: 0, seen: vec![0; actors as usize], sample: String::new() }
+        Traffic { actors, choices: Choices::new(seed), made: 0, seen: vec![0; actors as usize], sample: String::new() }
     }
 
     /// The next event, of a random actor, with this time.
     pub fn next(&mut self, time_ms: i64) -> Record {
-        // SplitMix64.
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let actor = (z ^ (z >> 31)) % self.actors;
+        let actor = self.choices.below(self.actors);
         self.of(actor, time_ms)
     }
 

@@ -56,6 +56,12 @@ pub fn last_words(running: &Running) -> String {
     last.join("\n")
 }
 
+/// Waits until a process has ended by itself.
+fn ends(mut running: Running, name: &str, limit: Duration) -> Result<()> {
+    let ended = wait_until(limit, &format!("{name} ends"), || running.worker.exit_status().is_some());
+    ended.with_context(|| format!("last lines of {name}:\n{}", last_words(&running)))
+}
+
 /// The running processes of a line.
 pub struct Fleet {
     /// The line.
@@ -177,16 +183,12 @@ impl Fleet {
 
     /// Waits until a worker has ended by itself.
     pub fn wait_for_end(&mut self, name: &str, limit: Duration) -> Result<()> {
-        let mut running = self.workers.remove(name).with_context(|| format!("no worker {name} runs"))?;
-        let ended = wait_until(limit, &format!("{name} ends"), || running.worker.exit_status().is_some());
-        ended.with_context(|| format!("last lines of {name}:\n{}", last_words(&running)))
+        ends(self.workers.remove(name).with_context(|| format!("no worker {name} runs"))?, name, limit)
     }
 
     /// Waits until the sink has ended by itself, as it was armed to.
     pub fn wait_for_sink_end(&mut self, limit: Duration) -> Result<()> {
-        let mut sink = self.sink.take().context("no sink runs")?;
-        let ended = wait_until(limit, "the sink ends", || sink.worker.exit_status().is_some());
-        ended.with_context(|| format!("last lines of the sink:\n{}", last_words(&sink)))
+        ends(self.sink.take().context("no sink runs")?, "the sink", limit)
     }
 
     /// Takes a worker's disk away: its state is gone.

@@ -1,7 +1,7 @@
 //! Traffic: seeded events of many users, addresses and devices, attack bursts among them, late ones, some that are sent again, and
 //! everything bad that `docs/bad-input.md` knows.
 
-use super::schedule::Choices;
+use crate::choices::Choices;
 use crate::client::Undelivered;
 use crate::line::{Line, actor};
 use crate::malformed::{self, Sample};

@@ -9,6 +9,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tripline_core::protocol::start::Metadata;
 use tripline_testkit::Kafka;
 
 const REQUEST: Duration = Duration::from_secs(20);
@@ -63,7 +64,7 @@ impl Probe {
         let answer = self.consumer.committed_offsets(asked, REQUEST)?;
         let mut owners = BTreeMap::new();
         for element in answer.elements() {
-            let metadata: Metadata = serde_json::from_str(element.metadata()).context("offsets that tripline did not commit")?;
+            let metadata = Metadata::parse(element.metadata()).context("offsets that tripline did not commit")?;
             owners.insert(element.partition(), metadata.owner);
         }
         Ok(owners)
@@ -121,12 +122,6 @@ impl Probe {
         self.consumer.unassign()?;
         Ok(())
     }
-}
-
-/// What tripline writes beside an offset; of it what is asked here.
-#[derive(serde::Deserialize)]
-struct Metadata {
-    owner: String,
 }
 
 /// How much is in a topic.

@@ -3,8 +3,10 @@
 //! Not `tripline generate`: there attacks are labelled and ordinary actors stay below every threshold; here the busiest actor
 //! makes a tenth of all events, so that state, cooldown and decisions are worked hard, as the reference jobs were.
 
+use anyhow::{Context, Result};
 use std::fmt::Write;
 use tripline_testkit::Record;
+use tripline_testkit::choices::{Choices, mix};
 
 /// Exponent of the Zipf law: rank r is chosen in proportion to r^-1.05.
 const EXPONENT: f64 = 1.05;
@@ -21,7 +23,7 @@ const METHODS: [&str; 4] = ["GET", "GET", "POST", "PUT"];
 
 /// A seeded source of events.
 pub struct Events {
-    state: u64,
+    choices: Choices,
     /// Cumulative probability by rank.
     ranks: Vec<f64>,
     made: u64,
@@ -38,26 +40,16 @@ impl Events {
             })
             .collect();
         ranks.iter_mut().for_each(|at| *at /= sum);
-        Events { state: seed, ranks, made: 0 }
+        Events { choices: Choices::new(seed), ranks, made: 0 }
     }
 
-    /// SplitMix64.
-    fn random(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.state)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.random() % bound
-    }
-
-    /// The next event, stamped with this time. Its id ends with its number, see [`number_of`].
+    /// The next event, stamped with this time. Its id ends with its number, see [`number_in`].
     pub fn next(&mut self, time_ms: i64) -> Record {
-        let draw = (self.random() >> 11) as f64 / (1u64 << 53) as f64;
+        let draw = (self.choices.draw() >> 11) as f64 / (1u64 << 53) as f64;
         let actor = self.ranks.partition_point(|at| *at < draw).min(self.ranks.len() - 1) as u64;
         let traits = mix(actor + 1);
         let (method, path, route) = self.request();
-        let status = match self.below(1000) {
+        let status = match self.choices.below(1000) {
             0..=909 => 200,
             910..=949 => 404,
             950..=969 => 401,
@@ -65,7 +57,7 @@ impl Events {
             980..=989 => 400,
             _ => 503,
         };
-        let (id, request_id, took_ms) = (self.random(), self.random() >> 16, 3 + self.below(400));
+        let (id, request_id, took_ms) = (self.choices.draw(), self.choices.draw() >> 16, 3 + self.choices.below(400));
         let mut json = String::with_capacity(512);
         // Writing to a String cannot fail.
         let _ = write!(
@@ -95,18 +87,18 @@ impl Events {
     /// Mostly plain routes, 4 % sign-ins, 1 % that a rule may look at.
     fn request(&mut self) -> (&'static str, String, String) {
         let fixed = |method, path: &str| (method, path.to_owned(), path.to_owned());
-        match self.below(1000) {
+        match self.choices.below(1000) {
             0..=39 => fixed("POST", "/api/v1/auth/login"),
             40..=44 => fixed("GET", "/api/v1/users/export"),
             45..=47 => fixed("GET", "/admin/audit-log"),
             48..=49 => fixed("POST", "/admin/users/roles"),
             _ => {
-                let what = RESOURCES[self.below(8) as usize];
-                let method = METHODS[self.below(4) as usize];
-                let (path, route) = match self.below(3) {
-                    0 => (format!("/api/v1/{what}/page/{:03}", self.below(1000)), format!("/api/v1/{what}/page/{{n}}")),
-                    1 => (format!("/api/v1/{what}/{:08}", self.below(100_000_000)), format!("/api/v1/{what}/{{id}}")),
-                    _ => (format!("/api/v1/{what}/{:06}/items", self.below(1_000_000)), format!("/api/v1/{what}/{{id}}/items")),
+                let what = RESOURCES[self.choices.below(8) as usize];
+                let method = METHODS[self.choices.below(4) as usize];
+                let (path, route) = match self.choices.below(3) {
+                    0 => (format!("/api/v1/{what}/page/{:03}", self.choices.below(1000)), format!("/api/v1/{what}/page/{{n}}")),
+                    1 => (format!("/api/v1/{what}/{:08}", self.choices.below(100_000_000)), format!("/api/v1/{what}/{{id}}")),
+                    _ => (format!("/api/v1/{what}/{:06}/items", self.choices.below(1_000_000)), format!("/api/v1/{what}/{{id}}/items")),
                 };
                 (method, path, route)
             }
@@ -119,10 +111,14 @@ pub fn number_of(event_id: &str) -> Option<u64> {
     u64::from_str_radix(event_id.rsplit_once('-')?.1, 16).ok()
 }
 
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+/// The number of the event that a decision is about.
+pub fn number_in(decision: &[u8]) -> Result<u64> {
+    #[derive(serde::Deserialize)]
+    struct EventId<'a> {
+        event_id: &'a str,
+    }
+    let decision: EventId<'_> = serde_json::from_slice(decision).context("a decision is not JSON")?;
+    number_of(decision.event_id).context("a decision names an event that was not sent")
 }
 
 #[cfg(test)]

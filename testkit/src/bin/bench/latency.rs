@@ -1,7 +1,7 @@
 //! Latency at a steady rate: from handing an event to the producer until a read_committed consumer receives its first decision.
 
 use crate::cluster::{Probe, delete_topics};
-use crate::events::{Events, number_of};
+use crate::events::{Events, number_in};
 use crate::worker::{Run, Setup};
 use crate::{Mode, now_ms};
 use anyhow::{Context, Result, ensure};
@@ -167,9 +167,8 @@ fn receive(consumer: &BaseConsumer, clock: &Clock, warm_up: u64, until: Instant)
             Some(message) => message.context("could not read decisions")?,
         };
         let now_us = clock.now_us();
-        let decision: EventId<'_> = serde_json::from_slice(message.payload().unwrap_or_default()).context("a decision is not JSON")?;
-        let number = number_of(decision.event_id).filter(|number| (*number as usize) < total);
-        let number = number.context("a decision names an event that was not sent")?;
+        let number = number_in(message.payload().unwrap_or_default())?;
+        ensure!((number as usize) < total, "a decision names an event that was not sent");
         if !std::mem::replace(&mut seen[number as usize], true) {
             left -= 1;
             if number >= warm_up {
@@ -178,11 +177,6 @@ fn receive(consumer: &BaseConsumer, clock: &Clock, warm_up: u64, until: Instant)
         }
     }
     Ok(latencies_us)
-}
-
-#[derive(serde::Deserialize)]
-struct EventId<'a> {
-    event_id: &'a str,
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use tripline_testkit::choices::Choices;
 use tripline_testkit::{Kafka, Record};
 
 /// Rules beside the one that fires. With eight windows each they remember about a hundred bytes of a user.
@@ -45,7 +46,7 @@ pub fn rules() -> String {
 /// Events that were made so far.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    state: u64,
+    choices: Choices,
     /// Users that have sent something.
     pub users: u64,
     /// Events made.
@@ -64,12 +65,8 @@ impl Traffic {
 
     /// The next event of a user who has sent something before.
     fn next(&mut self) -> Record {
-        // SplitMix64.
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        self.of((z ^ (z >> 31)) % self.users.max(1))
+        let user = self.choices.below(self.users);
+        self.of(user)
     }
 
     fn of(&mut self, user: u64) -> Record {

@@ -1,7 +1,7 @@
 //! Decisions as a read_committed consumer gets to see them: which task made them, about which event, and when.
 
 use super::load::{Sent, is_sampled};
-use crate::events::number_of;
+use crate::events::number_in;
 use anyhow::{Context, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
@@ -125,8 +125,7 @@ fn look(consumer: &BaseConsumer, seen: &Mutex<Seen>, stop: &AtomicBool) -> Resul
         let task = message.headers().and_then(|headers| headers.iter().find(|header| header.key == "tripline-commit"));
         let task = task.and_then(|header| task_of(header.value?)).context("a decision does not name its task")?;
         let value = message.payload().unwrap_or_default();
-        let named: EventId<'_> = serde_json::from_slice(value).context("a decision is not JSON")?;
-        let event = number_of(named.event_id).context("a decision names an event that was not sent")?;
+        let event = number_in(value)?;
         let sampled = is_sampled(message.key().unwrap_or_default()).then(|| serde_json::from_slice(value)).transpose()?;
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.decisions.push(Decision { task, event, at });
@@ -139,11 +138,6 @@ fn look(consumer: &BaseConsumer, seen: &Mutex<Seen>, stop: &AtomicBool) -> Resul
 fn task_of(header: &[u8]) -> Option<i32> {
     let (task, _) = std::str::from_utf8(header).ok()?.split_once('/')?;
     task.split_once('-')?.1.parse().ok()
-}
-
-#[derive(serde::Deserialize)]
-struct EventId<'a> {
-    event_id: &'a str,
 }
 
 #[cfg(test)]
