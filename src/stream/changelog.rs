@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Keeps quiet: whoever asks says what failed.
 pub struct Quiet;
@@ -84,6 +84,20 @@ pub struct Entry<'a> {
     pub time_ms: i64,
 }
 
+/// How long the leader of a partition is asked for, before it is left to the client to find it.
+const LEADER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Lets a client read one partition from this offset.
+pub fn point<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: i32, from: i64) -> KafkaResult<()> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(from))?;
+    // For the leader of a topic that it has not heard of the client looks once a second; what it is told here it knows at once.
+    if let Err(error) = consumer.fetch_metadata(Some(topic), LEADER_WITHIN) {
+        debug!(topic, partition, %error, "the leader is not known yet");
+    }
+    consumer.assign(&list)
+}
+
 /// Shows the committed records of a span. `show` answers whether it has seen enough. `patience` is how long to wait while
 /// nothing comes: an open transaction ends or times out within it.
 pub fn read<C: ConsumerContext, E>(
@@ -111,9 +125,7 @@ pub fn read_records<C: ConsumerContext, E>(
     if span.from >= span.end {
         return Ok(());
     }
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(span.topic, span.partition, Offset::Offset(span.from)).map_err(ReadError::Kafka)?;
-    consumer.assign(&list).map_err(ReadError::Kafka)?;
+    point(consumer, span.topic, span.partition, span.from).map_err(ReadError::Kafka)?;
     let mut deadline = Instant::now() + patience;
     let result = loop {
         match consumer.poll(Duration::from_millis(50)) {

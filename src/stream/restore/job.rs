@@ -13,8 +13,7 @@ use crate::stream::access;
 use crate::stream::changelog::{self, Entry, Isolation, Quiet, ReadError, Span};
 use crate::stream::failpoints::{self, Point};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,6 +22,8 @@ use tripline_core::protocol::start::{self, Halt, LAYOUT, Local, Marker, Metadata
 use tripline_core::protocol::{CommitId, Committed, TaskId};
 use tripline_core::state::StateError;
 use tripline_core::stream_time::SourceTimes;
+
+mod topic;
 
 /// How long one question for the group's offset waits, before it is found out whose transaction it waits for.
 const ASK_FOR: Duration = Duration::from_secs(1);
@@ -91,19 +92,6 @@ impl Job<'_> {
         let ready = self.detector(offset, metadata)?;
         held.keep();
         Ok(Ready { topic_id, ..ready })
-    }
-
-    /// The topic's id, which has to be the one that was read so far: the fingerprint alone misses a topic that was made anew under a
-    /// worker, whose client reads on where it was.
-    fn topic_id(&self, metadata: Option<&Metadata>) -> Result<Option<String>, RestoreError> {
-        let ids = access::topic_ids(self.clients.ends.client(), &[self.topic()], Duration::from_secs(5));
-        // Not compared is not the same as equal.
-        let ids = ids.map_err(|_| self.kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)))?;
-        let found = ids.get(self.topic()).cloned();
-        match (metadata.and_then(|m| m.topic_id.clone()), &found) {
-            (Some(written), Some(found)) if written != *found => Err(self.halt(Halt::AnotherTopic { written, found: found.clone() })),
-            _ => Ok(found),
-        }
     }
 
     fn topic(&self) -> &str {
@@ -183,50 +171,6 @@ impl Job<'_> {
                 Err(source) => return Err(self.kafka(source)),
             }
         }
-    }
-
-    /// A topic that was deleted and created again is read on at the old offset without any error by Kafka. The record before
-    /// the committed offset tells: if it is still there it must be the one that was processed.
-    fn check_fingerprint(&self, next_offset: i64, metadata: &Metadata) -> Result<(), RestoreError> {
-        if metadata.fingerprint.is_empty() || next_offset == 0 {
-            return Ok(());
-        }
-        let (low, high) = self.high_watermark(self.topic(), self.task.partition)?;
-        if high < next_offset {
-            return Err(self.halt(Halt::Recreated { next_offset }));
-        }
-        if next_offset - 1 < low {
-            return Ok(());
-        }
-        let mut list = TopicPartitionList::new();
-        let start = Offset::Offset(next_offset - 1);
-        list.add_partition_offset(self.topic(), self.task.partition, start).map_err(|e| self.kafka(e))?;
-        let client = &self.clients.committed;
-        client.assign(&list).map_err(|e| self.kafka(e))?;
-        let deadline = Instant::now() + Duration::from_secs(5);
-        // Not compared is not the same as equal.
-        let mut verdict = Err(self.kafka(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)));
-        while Instant::now() < deadline && !self.is_needless() {
-            match client.poll(Duration::from_millis(100)) {
-                Some(Ok(record)) if record.offset() == next_offset - 1 => {
-                    let is_equal = format_fingerprint(fingerprint(&record)) == metadata.fingerprint;
-                    verdict = if is_equal { Ok(()) } else { Err(self.halt(Halt::Recreated { next_offset })) };
-                    break;
-                }
-                // Compacted away, or already at the end: nothing to compare with.
-                Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => {
-                    verdict = Ok(());
-                    break;
-                }
-                Some(Err(source)) if access::is_refusal(&source) => {
-                    verdict = Err(self.kafka(source));
-                    break;
-                }
-                Some(Err(_)) | None => {}
-            }
-        }
-        let _ = client.unassign();
-        verdict
     }
 
     /// Where a partition without a committed offset starts.

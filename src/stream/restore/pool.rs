@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Time between two tries while Kafka refuses.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
@@ -33,7 +33,8 @@ pub fn start(shared: &Arc<Shared>, lane: usize) -> (Sender<Request>, Receiver<An
 
 /// Serves requests until the lane hangs up.
 fn serve(shared: &Arc<Shared>, asked: &Mutex<Receiver<Request>>, answers: &Sender<Answer>) {
-    let mut clients = None;
+    // Now, so that they have found the group's coordinator when the first request comes; one that fails is made for the request.
+    let mut clients = Clients::connect(shared).inspect_err(|error| debug!(%error, "no clients yet")).ok();
     loop {
         // The lock is held while waiting: the other threads wait for it instead.
         let Ok(request) = asked.lock().unwrap_or_else(PoisonError::into_inner).recv() else { return };
