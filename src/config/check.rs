@@ -40,6 +40,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("message.send.max.retries", "idempotence needs retries"),
     ("message.timeout.ms", "a record's delivery is bounded by `stream.transaction_timeout`"),
     ("metadata.broker.list", "set `kafka.bootstrap_servers`"),
+    ("max.poll.interval.ms", "it follows from `stream.session_timeout` and `stream.transaction_timeout`"),
     ("offset.store.method", "offsets are committed in the transaction"),
     ("partition.assignment.strategy", "handing over state is written for cooperative-sticky"),
     ("partitioner", "partitions are chosen explicitly: see `input.partitioner`"),

@@ -27,7 +27,7 @@ pub struct Fences(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     ended: BTreeMap<String, Instant>,
-    /// The ids of the group's members; `None` when they are not known.
+    /// The instances in the group; `None` when they are not known.
     members: Option<(Instant, Option<Vec<String>>)>,
 }
 
@@ -35,13 +35,13 @@ impl Fences {
     /// Ends the open transaction of a former owner, if it is another process of this app and the group does not have it. What
     /// fails is not needed: the broker ends the transaction by itself, later.
     pub fn end(&self, shared: &Shared, client: &BaseConsumer<Quiet>, owner: &str) {
-        if !is_of_another_process(owner, &shared.config.app.id, &shared.identity) {
+        let is_ours = |instance: &str| identity_of(instance, &shared.config.app.id) == Some(&shared.identity);
+        if identity_of(owner, &shared.config.app.id).is_none() || is_ours(owner) {
             return;
         }
         let is_gone = self.members(shared, client).is_some_and(|members| {
-            let has = |instance: &str| members.iter().any(|member| is_member_id_of(member, instance));
             // A list without ourselves is not the group's: a coordinator that has just taken over knows nobody yet.
-            is_listed(&members, &shared.config.app.id, &shared.identity) && !has(owner)
+            members.iter().any(|member| is_ours(member)) && !members.iter().any(|member| member == owner)
         });
         // Not held while Kafka is asked: a second thread that wants the same owner ended goes on, and waits for its records.
         if !is_gone || !self.is_mine_to_end(owner) {
@@ -57,9 +57,7 @@ impl Fences {
             Err(error) => warn!(owner, %error, "what the former owner left open could not be ended; it times out"),
         }
     }
-}
 
-impl Fences {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +73,7 @@ impl Fences {
         true
     }
 
-    /// The ids of the group's members; a member's `group.instance.id` is its transactional id.
+    /// The instances in the group: a lane's `group.instance.id` is its transactional id.
     fn members(&self, shared: &Shared, client: &BaseConsumer<Quiet>) -> Option<Vec<String>> {
         if let Some((at, members)) = &self.known().members
             && at.elapsed() < MEMBERS_FOR
@@ -88,30 +86,24 @@ impl Fences {
             .inspect_err(|error| debug!(%error, "the group's members cannot be listed: a former owner's transaction may have to time out"));
         let members = listed.ok().map(|listed| {
             let members = listed.groups().iter().filter(|g| g.name() == group).flat_map(|g| g.members());
-            members.map(|m| m.id().to_owned()).collect::<Vec<String>>()
+            members.filter_map(|m| instance_of(m.id()).map(str::to_owned)).collect::<Vec<String>>()
         });
         self.known().members = Some((Instant::now(), members.clone()));
         members
     }
 }
 
-/// Whether a lane of this process is among the members.
-fn is_listed(members: &[String], app: &str, identity: &str) -> bool {
-    let lanes = format!("{app}-{identity}-");
-    let lane = |member: &String| member.strip_prefix(&lanes).and_then(|rest| rest.split_once('-')).map(|(lane, _)| lane.to_owned());
-    members.iter().any(|member| lane(member).is_some_and(|lane| is_member_id_of(member, &format!("{lanes}{lane}"))))
+/// The `group.instance.id` of a static member, whose id the broker makes of it, a dash and a UUID.
+pub fn instance_of(member: &str) -> Option<&str> {
+    const DASH_AND_UUID: usize = 37;
+    let (instance, rest) = member.split_at_checked(member.len().checked_sub(DASH_AND_UUID)?)?;
+    rest.starts_with('-').then_some(instance)
 }
 
-/// The broker makes a static member's id from its `group.instance.id`, a dash and a UUID.
-pub fn is_member_id_of(member: &str, owner: &str) -> bool {
-    const UUID: usize = 36;
-    member.strip_prefix(owner).is_some_and(|rest| rest.starts_with('-') && rest.len() == 1 + UUID)
-}
-
-fn is_of_another_process(owner: &str, app: &str, identity: &str) -> bool {
-    let rest = owner.strip_prefix(app).and_then(|rest| rest.strip_prefix('-'));
-    let whose = rest.and_then(|rest| rest.rsplit_once('-'));
-    whose.is_some_and(|(whose, lane)| whose != identity && !lane.is_empty() && lane.bytes().all(|b| b.is_ascii_digit()))
+/// The process whose lane has this transactional id, if it is one of this app's.
+fn identity_of<'i>(instance: &'i str, app: &str) -> Option<&'i str> {
+    let (identity, lane) = instance.strip_prefix(app)?.strip_prefix('-')?.rsplit_once('-')?;
+    (!lane.is_empty() && lane.bytes().all(|byte| byte.is_ascii_digit())).then_some(identity)
 }
 
 #[cfg(test)]
@@ -119,22 +111,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_lanes_of_other_processes_of_this_app_are_ended() {
-        let other = |owner| is_of_another_process(owner, "tripline", "pod-1");
-        assert!(other("tripline-pod-2-0") && other("tripline-pod-11-3"));
-        assert!(!other("tripline-pod-1-0"), "a lane of this process");
-        assert!(!other("triplines-pod-2-0") && !other("other-pod-2-0"), "another app");
-        assert!(!other("state adopt") && !other("tripline-dlq-redrive") && !other(""));
+    fn only_lanes_of_this_app_have_an_identity() {
+        let of = |owner| identity_of(owner, "tripline");
+        assert_eq!((of("tripline-pod-2-0"), of("tripline-pod-11-3")), (Some("pod-2"), Some("pod-11")));
+        assert_eq!((of("triplines-pod-2-0"), of("other-pod-2-0")), (None, None), "another app");
+        assert_eq!([of("state adopt"), of("tripline-dlq-redrive"), of("tripline-1"), of("tripline-pod-"), of("")], [None; 5]);
     }
 
     #[test]
     fn a_member_is_known_by_its_instance_id() {
-        let member = "tripline-pod-2-0-01234567-89ab-cdef-0123-456789abcdef";
-        assert!(is_member_id_of(member, "tripline-pod-2-0"));
-        assert!(!is_member_id_of(member, "tripline-pod-2") && !is_member_id_of(member, "tripline-pod-2-01"));
-        let members = [member.to_owned()];
-        assert!(
-            is_listed(&members, "tripline", "pod-2") && !is_listed(&members, "tripline", "pod") && !is_listed(&[], "tripline", "pod-2")
-        );
+        let uuid = "01234567-89ab-cdef-0123-456789abcdef";
+        assert_eq!(instance_of(&format!("tripline-pod-2-0-{uuid}")), Some("tripline-pod-2-0"));
+        assert_eq!((instance_of(uuid), instance_of(""), instance_of(&format!("tripline_{uuid}"))), (None, None, None));
     }
 }

@@ -22,6 +22,9 @@ use tripline_core::protocol::TaskId;
 const QUEUE: usize = 1_024;
 /// How long one look at a partition may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// As long for the ids of topics, which are not urgent; and after so many vain looks it is said.
+const IDS_WITHIN: Duration = Duration::from_secs(5);
+const TOLD_EVERY: u32 = 12;
 /// Time between two looks at the partition counts of the inputs.
 const LAYOUT_EVERY: Duration = Duration::from_secs(30);
 
@@ -58,7 +61,7 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Starts the thread of a lane. It connects with its first question, so that lines without rules that need time pay nothing.
+    /// Starts the thread of a lane. It connects with its first question, so that a lane that ends at its start pays nothing.
     pub fn start(shared: &Arc<Shared>, lane: usize, instance: &str) -> Prober {
         let (questions, asked) = sync_channel(QUEUE);
         let (answered, answers) = channel();
@@ -105,13 +108,23 @@ fn serve(shared: &Arc<Shared>, instance: &str, questions: &Receiver<Question>, a
             }
             (Question::Topics, Some(probe)) => {
                 let topics: Vec<&str> = shared.inputs.iter().map(String::as_str).collect();
-                match access::topic_ids(probe.ends.client(), &topics, PATIENCE) {
+                match access::topic_ids(probe.ends.client(), &topics, IDS_WITHIN) {
                     Ok(ids) => {
+                        probe.without_ids = 0;
                         if answers.send(Answer::Topics(ids)).is_err() {
                             return;
                         }
                     }
-                    Err(error) => debug!(error, "the ids of the input topics are not known"),
+                    Err(error) => {
+                        probe.without_ids += 1;
+                        if probe.without_ids % TOLD_EVERY == 0 {
+                            warn!(
+                                error,
+                                looks = probe.without_ids,
+                                "the ids of the input topics are not known: nobody notices if one is made anew"
+                            );
+                        }
+                    }
                 }
             }
             (Question::Layout | Question::Owners | Question::Topics, None) => {}
@@ -124,6 +137,8 @@ struct Probe {
     committed: BaseConsumer<Quiet>,
     ends: BaseConsumer<Quiet>,
     looked: Option<Instant>,
+    /// Looks in a row that brought no ids of topics.
+    without_ids: u32,
     /// What nobody read at the last look, and since when.
     unowned: BTreeMap<(String, i32), Instant>,
 }
@@ -136,6 +151,7 @@ impl Probe {
             committed: client(Isolation::Committed)?,
             ends: client(Isolation::Uncommitted)?,
             looked: None,
+            without_ids: 0,
             unowned: BTreeMap::new(),
         })
     }

@@ -104,6 +104,8 @@ pub struct Ready {
     pub sources: Option<SourceTimes>,
     /// The input topic's id, if the brokers know ids.
     pub topic_id: Option<String>,
+    /// As in the metadata.
+    pub changelog_low: i64,
 }
 
 /// Why a task could not be restored.
@@ -185,6 +187,9 @@ pub enum RestoreError {
 fn way_out(topic: &str, partition: i32, halt: &Halt) -> String {
     match halt {
         Halt::Partitions { .. } | Halt::Newer { .. } => String::new(),
+        Halt::ChangelogCut { .. } => {
+            format!("; restore the topic, or go on with what is left: `tripline state adopt --topic {topic} --partition {partition}`")
+        }
         _ => format!("; if the changelog is right, run `tripline state adopt --topic {topic} --partition {partition}`"),
     }
 }

@@ -22,7 +22,7 @@ pub fn look(shared: &Shared, client: &BaseConsumer<Quiet>, own_instance: &str) -
     let group = &shared.config.app.id;
     let listed = client.fetch_group_list(Some(group), PATIENCE)?;
     let Some(found) = listed.groups().iter().find(|g| g.name() == group && g.state() == "Stable") else { return Ok(Vec::new()) };
-    let is_first = found.members().iter().map(|m| m.id()).min().is_some_and(|first| fencing::is_member_id_of(first, own_instance));
+    let is_first = found.members().iter().map(|m| m.id()).min().is_some_and(|first| fencing::instance_of(first) == Some(own_instance));
     if !is_first {
         return Ok(Vec::new());
     }

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod line;
 pub mod malformed;
 pub mod overload;
+pub mod preload;
 pub mod process;
 pub mod proxy;
 pub mod worker;

@@ -5,7 +5,7 @@ use crate::line::{BINARY, Line, PATIENCE, Running, Setup, assert_equal, generate
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tripline_testkit::{Worker, wait_until};
+use tripline_testkit::{Worker, preload, wait_until};
 
 /// Files of the task's store that hold tables, the log in front of them, or what names them.
 fn files_of(line: &Line, worker: &str, ending: &str) -> Result<Vec<PathBuf>> {
@@ -233,21 +233,13 @@ fn a_full_disk_ends_the_process_and_nothing_is_lost() -> Result<()> {
     Ok(())
 }
 
-/// The library that lets calls fail, compiled into the line's folder.
-fn failing_disk(line: &Line) -> Result<String> {
-    let library = line.file("failing.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/disk/failing.c");
-    let done = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).arg("-ldl").output();
-    let done = done.context("a C compiler (cc), which RocksDB needs, too")?;
-    ensure!(done.status.success(), "cc: {}", String::from_utf8_lossy(&done.stderr));
-    Ok(library.display().to_string())
-}
-
 /// The system says that the disk does not answer: at the start and in the middle of it, for writing, syncing and reading.
 #[test]
 fn a_disk_that_fails_ends_the_process_and_nothing_is_lost() -> Result<()> {
     let line = Line::new(&Setup::keyed(1))?;
-    let (library, folder) = (failing_disk(&line)?, line.file("state-one"));
+    let (library, folder) = (line.file("failing.so"), line.file("state-one"));
+    preload::compile(include_str!("disk/failing.c"), &library)?;
+    let library = library.display().to_string();
     std::fs::create_dir_all(&folder)?;
     let folder = folder.canonicalize()?.display().to_string();
     let events = generated(61, 24_000)?;

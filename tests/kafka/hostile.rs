@@ -185,6 +185,48 @@ fn retention_that_outran_a_routed_input_stops_the_router_until_it_is_told_where_
     outran_by_retention(&Setup::routed(1, 2))
 }
 
+/// Compaction leaves a partition's beginning where it is, so a changelog that begins later has lost states. A whole store goes on
+/// and says so, a rebuild stops, and what is left is gone on with when an operator says so, then and ever after.
+#[test]
+fn a_changelog_that_lost_its_beginning_rebuilds_nothing_until_it_is_told_to() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    let events = generated(77, 3_000)?;
+    let parts = parts(&events, 3);
+    let mut remaining = parts.iter();
+    let mut go_on = || -> Result<String> {
+        let running = start(&line, &[])?;
+        line.produce(remaining.next().context("a part of the events")?.iter().copied())?;
+        line.settle()?;
+        let log = std::fs::read_to_string(running.worker.log())?;
+        running.stop()?;
+        Ok(log)
+    };
+    go_on()?;
+    // Kafka deletes records only of a topic that is not, or not only, compacted.
+    let changelog = line.topic("internal.changelog");
+    line.kafka.alter_topic(&changelog, &[("cleanup.policy", "delete")])?;
+    let mut gone = TopicPartitionList::new();
+    gone.add_partition_offset(&changelog, 0, Offset::Offset(20))?;
+    let answered = admin(&line, async |admin, options| admin.delete_records(&gone, options).await)??;
+    answered.elements().iter().try_for_each(|partition| partition.error())?;
+    let mended = line.command(&["topics", "apply", "--alter"], &line.settings("setup"))?;
+    ensure!(mended.status.success(), "{}", String::from_utf8_lossy(&mended.stdout));
+    let log = go_on()?;
+    ensure!(log.contains("could not be rebuilt"), "a whole store goes on, and says so:\n{log}");
+    lose_the_disk(&line)?;
+    let log = refusal(&line)?;
+    ensure!(log.contains("from offset 0 on, and that begins at 20") && log.contains("state adopt"), "names the way out:\n{log}");
+    adopt(&line, &[])?;
+    go_on()?;
+    lose_the_disk(&line)?;
+    let running = start(&line, &[])?;
+    line.settle()?;
+    running.stop()?;
+    let verified = line.command(&["state", "verify"], &line.settings("one"))?;
+    ensure!(verified.status.success(), "what is left is whole: {}", String::from_utf8_lossy(&verified.stdout));
+    Ok(())
+}
+
 /// A topic under the same name is another topic.
 fn made_anew(setup: &Setup) -> Result<()> {
     for is_running in [false, true] {

@@ -76,6 +76,7 @@ fn metadata(seq: u64, id: u128) -> Metadata {
         partitions: 4,
         fingerprint: String::new(),
         topic_id: None,
+        changelog_low: 0,
     }
 }
 

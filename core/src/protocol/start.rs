@@ -28,6 +28,10 @@ pub struct Metadata {
     /// The input topic's id, by which a topic that was made anew under the same name is known; `None` when it was not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
+    /// Where the task's changelog partition may begin: above 0 only if an operator took its word although its beginning was gone,
+    /// or if this life began in it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub changelog_low: i64,
 }
 
 /// Layout of metadata and markers. A field that an older binary may leave out, and whose absence a newer one understands,
@@ -106,8 +110,8 @@ pub struct OutputCounts {
     pub observations: u64,
 }
 
-fn is_zero(count: &u64) -> bool {
-    *count == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 impl OutputCounts {
@@ -162,13 +166,9 @@ pub enum Plan {
     AtOffset(i64),
     /// The store is where the metadata is: start at this offset.
     Ready(i64),
-    /// Apply the changelog from this offset until the marker of the metadata.
-    Restore {
-        /// The first changelog offset to apply; `None` from the beginning.
-        from: Option<i64>,
-        /// The local store is of another life or too old: empty it first.
-        discard: bool,
-    },
+    /// Apply the changelog from this offset until the marker of the metadata. `None`: there is no local store, or it is of another
+    /// life or too old: empty it, and apply the changelog from its beginning.
+    Restore(Option<i64>),
     /// No metadata, but perhaps a changelog: look for a marker first, then decide by [`after_search`].
     SearchMarker,
 }
@@ -228,12 +228,12 @@ pub enum Halt {
         /// The metadata's seq.
         seq: u64,
     },
-    /// The changelog lost what the local store has not seen yet.
+    /// The changelog lost what the task needs of it.
     #[error(
-        "the local store needs the changelog from offset {from} on, and it begins at {low}: records were deleted, is its cleanup.policy compact?"
+        "the task needs its changelog partition from offset {from} on, and that begins at {low}: records were deleted, which compaction does not do"
     )]
     ChangelogCut {
-        /// The first offset that the store lacks.
+        /// The first offset that the local store lacks; 0 without one.
         from: i64,
         /// The first offset there is.
         low: i64,
@@ -290,9 +290,9 @@ pub fn plan(
     if metadata.partitions != partitions {
         return Err(Halt::Partitions { written: metadata.partitions, found: partitions });
     }
-    let Some(local) = local else { return Ok(Plan::Restore { from: None, discard: true }) };
+    let Some(local) = local else { return Ok(Plan::Restore(None)) };
     if local.history != metadata.history {
-        return Ok(Plan::Restore { from: None, discard: true });
+        return Ok(Plan::Restore(None));
     }
     if local.commit_id == metadata.commit_id {
         return Ok(Plan::Ready(offset));
@@ -301,9 +301,19 @@ pub fn plan(
         return Err(Halt::LocalAhead { local: local.seq, committed: metadata.seq });
     }
     if local.marker_time_ms < discard_before_ms {
-        return Ok(Plan::Restore { from: None, discard: true });
+        return Ok(Plan::Restore(None));
     }
-    Ok(Plan::Restore { from: Some(local.marker_offset + 1), discard: false })
+    Ok(Plan::Restore(Some(local.marker_offset + 1)))
+}
+
+/// Where the restore of a [`Plan::Restore`] begins to read a changelog that begins at `low`, and whether the local store is to be
+/// emptied first. Compaction leaves the beginning where it is: what stood before it was deleted, and states in it would be missing without a word.
+pub fn restore_from(from: Option<i64>, low: i64, metadata: &Metadata) -> Result<(i64, bool), Halt> {
+    match from {
+        Some(from) if from >= low => Ok((from, false)),
+        _ if low <= metadata.changelog_low => Ok((low, true)),
+        from => Err(Halt::ChangelogCut { from: from.unwrap_or(0), low }),
+    }
 }
 
 /// Decides when there is no metadata of ours and the changelog was searched for its newest marker.
@@ -377,6 +387,7 @@ mod tests {
             partitions: 4,
             fingerprint: String::new(),
             topic_id: None,
+            changelog_low: 0,
         }
     }
 
@@ -415,8 +426,8 @@ mod tests {
     #[test]
     fn the_store_starts_at_once_only_when_its_commit_is_the_committed_one() {
         assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&local(5, 1)), 0, 4), Ok(Plan::Ready(9)));
-        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), Some(&local(5, 1)), 0, 4), Ok(Plan::Restore { from: Some(42), discard: false }));
-        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), None, 0, 4), Ok(Plan::Restore { from: None, discard: true }));
+        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), Some(&local(5, 1)), 0, 4), Ok(Plan::Restore(Some(42))));
+        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), None, 0, 4), Ok(Plan::Restore(None)));
     }
 
     #[test]
@@ -448,8 +459,21 @@ mod tests {
     #[test]
     fn another_life_or_an_old_store_is_rebuilt() {
         let other = Local { history: "x".into(), ..local(9, 1) };
-        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&other), 0, 4), Ok(Plan::Restore { from: None, discard: true }));
-        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), Some(&local(5, 1)), 2_000, 4), Ok(Plan::Restore { from: None, discard: true }));
+        assert_eq!(plan(Some(9), Some(&metadata(5, 1)), Some(&other), 0, 4), Ok(Plan::Restore(None)));
+        assert_eq!(plan(Some(9), Some(&metadata(7, 2)), Some(&local(5, 1)), 2_000, 4), Ok(Plan::Restore(None)));
+    }
+
+    #[test]
+    fn a_changelog_without_its_beginning_restores_nothing_until_an_operator_says_so() {
+        let cut = |from, low| Err(Halt::ChangelogCut { from, low });
+        let whole = metadata(5, 1);
+        assert_eq!(restore_from(Some(42), 0, &whole), Ok((42, false)));
+        assert_eq!(restore_from(Some(42), 42, &whole), Ok((42, false)), "the store has what is gone");
+        assert_eq!(restore_from(Some(42), 43, &whole), cut(42, 43));
+        assert_eq!((restore_from(None, 0, &whole), restore_from(None, 1, &whole)), (Ok((0, true)), cut(0, 1)));
+        let adopted = Metadata { changelog_low: 43, ..whole };
+        assert_eq!((restore_from(None, 43, &adopted), restore_from(Some(42), 43, &adopted)), (Ok((43, true)), Ok((43, true))));
+        assert_eq!((restore_from(Some(42), 42, &adopted), restore_from(None, 44, &adopted)), (Ok((42, false)), cut(0, 44)));
     }
 
     #[test]

@@ -40,12 +40,20 @@ pub struct Adoption {
     pub marker: Marker,
     /// The next input offset.
     pub offset: i64,
+    /// The first offset that is left of the changelog.
+    pub changelog_low: i64,
 }
 
 impl Adoption {
     /// Decides what to write, or says why nothing can be. `tasks` are the partitions of the keyed topic, `ends` the first
-    /// offset of the task's input and the one after its last.
-    pub fn new(marker: Option<&[u8]>, tasks: i32, choice: Option<OffsetChoice>, ends: (i64, i64)) -> Result<Adoption, String> {
+    /// offset of the task's input and the one after its last, `changelog_low` the first that is left of its changelog.
+    pub fn new(
+        marker: Option<&[u8]>,
+        tasks: i32,
+        choice: Option<OffsetChoice>,
+        ends: (i64, i64),
+        changelog_low: i64,
+    ) -> Result<Adoption, String> {
         let Some(marker) = marker else { return Err("the changelog has no marker of it: nothing to adopt".to_owned()) };
         let marker = serde_json::from_slice::<Marker>(marker).ok().filter(|marker| marker.v == LAYOUT);
         let Some(marker) = marker else { return Err("its newest marker is of a layout that this binary does not read".to_owned()) };
@@ -65,13 +73,14 @@ impl Adoption {
                 "{whose}offset {offset} is not in the topic, which has {low} to {high}: choose one with --offset N|earliest|latest"
             ));
         }
-        Ok(Adoption { marker, offset })
+        Ok(Adoption { marker, offset, changelog_low })
     }
 
     /// What goes with the offset. Without a fingerprint and the topic's id: it may be another topic than the one that was read.
     pub fn metadata(&self) -> Metadata {
         let Marker { v, history, seq, commit_id, partitions, .. } = self.marker.clone();
-        Metadata { v, history, seq, commit_id, owner: OWNER.to_owned(), partitions, fingerprint: String::new(), topic_id: None }
+        let (owner, fingerprint, changelog_low) = (OWNER.to_owned(), String::new(), self.changelog_low);
+        Metadata { v, history, seq, commit_id, owner, partitions, fingerprint, topic_id: None, changelog_low }
     }
 
     /// What was, what the changelog says and what will be.
@@ -95,6 +104,13 @@ impl Adoption {
             let _ = writeln!(text, "{apart} offsets before the marker's are read again, on top of the marker's state");
         } else if apart > 0 {
             let _ = writeln!(text, "{apart} offsets after the marker's are never read");
+        }
+        if self.changelog_low > 0 {
+            let _ = writeln!(
+                text,
+                "the changelog begins at offset {}: what stood before it, and not again after it, is forgotten",
+                self.changelog_low
+            );
         }
         text
     }
@@ -125,7 +141,7 @@ mod tests {
     }
 
     fn adopt(marker: &Marker, choice: Option<OffsetChoice>, ends: (i64, i64)) -> Result<Adoption, String> {
-        Adoption::new(Some(&serde_json::to_vec(marker).expect("plain struct")), 6, choice, ends)
+        Adoption::new(Some(&serde_json::to_vec(marker).expect("plain struct")), 6, choice, ends, 0)
     }
 
     #[test]
@@ -133,10 +149,7 @@ mod tests {
         let adoption = adopt(&marker(), None, (0, 100)).expect("nothing is wrong");
         let text = serde_json::to_string(&adoption.metadata()).expect("plain struct");
         let metadata = Metadata::parse(&text).expect("metadata of ours");
-        assert_eq!(
-            plan(Some(adoption.offset), Some(&metadata), None, 0, metadata.partitions),
-            Ok(Plan::Restore { from: None, discard: true })
-        );
+        assert_eq!(plan(Some(adoption.offset), Some(&metadata), None, 0, metadata.partitions), Ok(Plan::Restore(None)));
         assert_eq!(marker_met(&marker(), &metadata, 6), Ok(true));
         assert_eq!((adoption.offset, metadata.fingerprint.as_str()), (40, ""));
     }
@@ -161,7 +174,7 @@ mod tests {
 
     #[test]
     fn no_marker_another_layout_and_moved_keys_are_refused() {
-        let none = Adoption::new(None, 6, None, (0, 9)).expect_err("no marker");
+        let none = Adoption::new(None, 6, None, (0, 9), 0).expect_err("no marker");
         assert!(none.ends_with("nothing to adopt"), "{none}");
         let newer = adopt(&Marker { v: LAYOUT + 1, ..marker() }, None, (0, 100)).expect_err("a layout of tomorrow");
         assert!(newer.contains("layout"), "{newer}");

@@ -29,60 +29,60 @@ pub type Answers = BTreeMap<String, Answer>;
 
 /// Asks for topics.
 pub fn topics<C: ClientContext>(client: &Client<C>, names: &[&str], patience: Duration) -> Result<Answers, String> {
-    // SAFETY: `describe` calls this with the event that answers `DescribeTopics`; all pointers live as long as it.
-    let read = |event| unsafe {
-        let mut count = 0;
-        let found = rd::rd_kafka_DescribeTopics_result_topics(rd::rd_kafka_event_DescribeTopics_result(event), &raw mut count);
-        let each = (0..count).map(|n| *found.add(n)).map(|topic| {
-            let mut allowed = 0;
-            let operations = rd::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut allowed);
-            let answer = answer(rd::rd_kafka_TopicDescription_error(topic), operations, allowed);
-            (text(rd::rd_kafka_TopicDescription_name(topic)), answer)
-        });
-        each.collect()
+    // SAFETY: as `describe_topics` promises.
+    let read = |topic| unsafe {
+        let mut allowed = 0;
+        let operations = rd::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut allowed);
+        Some(answer(rd::rd_kafka_TopicDescription_error(topic), operations, allowed))
     };
-    describe(client, names, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, patience, ask_for_topics, read)
-}
-
-fn ask_for_topics(
-    native: *mut rd::rd_kafka_t,
-    names: &mut Vec<*const c_char>,
-    options: *mut rd::rd_kafka_AdminOptions_t,
-    queue: *mut rd::rd_kafka_queue_t,
-) {
-    // SAFETY: the names, the options and the queue outlive the call, which copies what it needs.
-    unsafe {
-        let collection = rd::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-        rd::rd_kafka_DescribeTopics(native, collection, options, queue);
-        rd::rd_kafka_TopicCollection_destroy(collection);
-    }
+    describe_topics(client, names, patience, read)
 }
 
 /// The ids of topics, by name: another id under the same name is another topic. A topic that is not there, or whose brokers know no
 /// ids, is left out.
 pub fn topic_ids<C: ClientContext>(client: &Client<C>, names: &[&str], patience: Duration) -> Result<BTreeMap<String, String>, String> {
-    // SAFETY: as in `topics`.
-    let read = |event| unsafe {
+    // SAFETY: as `describe_topics` promises.
+    let read = |topic| unsafe {
+        let id = rd::rd_kafka_TopicDescription_topic_id(topic);
+        let is_known =
+            !id.is_null() && (rd::rd_kafka_Uuid_most_significant_bits(id), rd::rd_kafka_Uuid_least_significant_bits(id)) != (0, 0);
+        is_known.then(|| text(rd::rd_kafka_Uuid_base64str(id)))
+    };
+    describe_topics(client, names, patience, read)
+}
+
+/// What `read` finds in the description of each topic, which lives as long as that call.
+fn describe_topics<C: ClientContext, A>(
+    client: &Client<C>,
+    names: &[&str],
+    patience: Duration,
+    read: impl Fn(*const rd::rd_kafka_TopicDescription_t) -> Option<A>,
+) -> Result<BTreeMap<String, A>, String> {
+    let ask = |native, names: &mut Vec<*const c_char>, options: *mut rd::rd_kafka_AdminOptions_t, queue| {
+        // SAFETY: the names, the options and the queue outlive the call, which copies what it needs.
+        unsafe {
+            let collection = rd::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+            rd::rd_kafka_DescribeTopics(native, collection, options, queue);
+            rd::rd_kafka_TopicCollection_destroy(collection);
+        }
+    };
+    // SAFETY: `describe` calls this with the event that answers `DescribeTopics`; all pointers live as long as it.
+    let each = |event| unsafe {
         let mut count = 0;
         let found = rd::rd_kafka_DescribeTopics_result_topics(rd::rd_kafka_event_DescribeTopics_result(event), &raw mut count);
-        let each = (0..count).map(|n| *found.add(n)).filter_map(|topic| {
-            let id = rd::rd_kafka_TopicDescription_topic_id(topic);
-            let is_known =
-                !id.is_null() && (rd::rd_kafka_Uuid_most_significant_bits(id), rd::rd_kafka_Uuid_least_significant_bits(id)) != (0, 0);
-            is_known.then(|| (text(rd::rd_kafka_TopicDescription_name(topic)), text(rd::rd_kafka_Uuid_base64str(id))))
-        });
-        each.collect()
+        let topics = (0..count).map(|n| *found.add(n));
+        topics.filter_map(|topic| Some((text(rd::rd_kafka_TopicDescription_name(topic)), read(topic)?))).collect()
     };
-    describe(client, names, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, patience, ask_for_topics, read)
+    describe(client, names, rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, patience, ask, each)
 }
 
 /// Asks for consumer groups.
 pub fn groups<C: ClientContext>(client: &Client<C>, names: &[&str], patience: Duration) -> Result<Answers, String> {
     let ask = |native, names: &mut Vec<*const c_char>, options: *mut rd::rd_kafka_AdminOptions_t, queue| {
-        // SAFETY: as in `topics`.
+        // SAFETY: as for topics.
         unsafe { rd::rd_kafka_DescribeConsumerGroups(native, names.as_mut_ptr(), names.len(), options, queue) }
     };
-    // SAFETY: as in `topics`, for the event that answers `DescribeConsumerGroups`.
+    // SAFETY: as for topics, with the event that answers `DescribeConsumerGroups`.
     let read = |event| unsafe {
         let mut count = 0;
         let result = rd::rd_kafka_event_DescribeConsumerGroups_result(event);

@@ -133,6 +133,7 @@ impl Driver {
                 partitions: self.shared.partitions,
                 fingerprint: task.last.map_or_else(|| task.found_fingerprint.clone(), restore::format_fingerprint),
                 topic_id: task.topic_id.clone(),
+                changelog_low: task.changelog_low,
             };
             let mut element = offsets.add_partition(self.shared.topic(*id), id.partition);
             element.set_offset(Offset::Offset(target.next_offset)).map_err(|_| Failure::Abortable)?;

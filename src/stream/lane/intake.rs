@@ -16,11 +16,26 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// else, or what an aborted one left.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
+/// No hold lasts longer: time goes by what the least of all sources says, and a source that is held says nothing new.
+const HELD_AT_MOST: Duration = Duration::from_secs(10);
+/// So long input flows after a hold that was ended by that.
+const FLOWS_FOR: Duration = Duration::from_secs(1);
+/// What a task may seem to have before it that is none: the ends of transactions have offsets, too, those of other lanes not least.
+const MARKERS: usize = 64;
+
 /// Whether a lane takes input.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    is_held: bool,
+    held_since: Option<Instant>,
+    flows_until: Option<Instant>,
     looked: Option<Instant>,
+}
+
+/// What a lane's tasks have before them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Backlog {
+    observations: i64,
+    tasks: usize,
 }
 
 impl Intake {
@@ -32,13 +47,19 @@ impl Intake {
         is_due
     }
 
-    /// Whether input is held back now that so many observations wait. It begins at two full transactions and ends at half of
-    /// one: every pause throws away what was fetched ahead, so there are to be few of them.
-    fn weigh(&mut self, waiting: i64, max_records: usize) -> bool {
-        let max_records = i64::try_from(max_records).unwrap_or(i64::MAX);
-        let most = if self.is_held { max_records / 2 } else { max_records.saturating_mul(2) };
-        self.is_held = waiting > most;
-        self.is_held
+    /// Whether input is held back now that so much waits. It begins at two full transactions and ends at half of one: every pause
+    /// throws away what was fetched ahead, so there are to be few of them.
+    fn weigh(&mut self, waiting: Backlog, max_records: usize, now: Instant) -> bool {
+        let one = i64::try_from(max_records.max(MARKERS.saturating_mul(waiting.tasks))).unwrap_or(i64::MAX);
+        match self.held_since {
+            Some(_) if waiting.observations <= one / 2 => self.held_since = None,
+            Some(since) if now.duration_since(since) >= HELD_AT_MOST => (self.held_since, self.flows_until) = (None, Some(now + FLOWS_FOR)),
+            None if waiting.observations > one.saturating_mul(2) && self.flows_until.is_none_or(|until| now >= until) => {
+                self.held_since = Some(now);
+            }
+            Some(_) | None => {}
+        }
+        self.held_since.is_some()
     }
 }
 
@@ -66,13 +87,13 @@ impl Driver {
             return;
         }
         let waiting = self.waiting(consumer, now);
-        let was_held = self.intake.is_held;
-        let is_held = self.intake.weigh(waiting, self.shared.config.stream.max_records);
+        let was_held = self.intake.held_since.is_some();
+        let is_held = self.intake.weigh(waiting, self.shared.config.stream.max_records, now);
         if is_held && !was_held {
             self.shared.metrics.input_holds.inc();
         }
         if is_held != was_held {
-            debug!(lane = self.number, waiting, is_held, "input waits for observations, or goes on");
+            debug!(lane = self.number, ?waiting, is_held, "input waits for observations, or goes on");
         }
         if is_held {
             self.hold(consumer);
@@ -82,14 +103,15 @@ impl Driver {
     }
 
     /// Observations that the lane's tasks have before them, as far as the consumer knows. Tasks that do not get on are left out.
-    fn waiting(&mut self, consumer: &BaseConsumer<Context>, now: Instant) -> i64 {
+    fn waiting(&mut self, consumer: &BaseConsumer<Context>, now: Instant) -> Backlog {
         let (shared, protocol) = (&self.shared, &self.protocol);
-        let mut waiting: i64 = 0;
+        let mut waiting = Backlog::default();
         for (id, task) in self.tasks.iter_mut().filter(|(id, task)| id.topic == 0 && task.flows() && protocol.is_running(**id)) {
             if task.progress.is_made(task.next, now)
                 && let Some(end) = known_end(consumer, shared.topic(*id), id.partition)
             {
-                waiting = waiting.saturating_add(end.saturating_sub(task.next).max(0));
+                waiting.observations = waiting.observations.saturating_add(end.saturating_sub(task.next).max(0));
+                waiting.tasks += 1;
             }
         }
         waiting
@@ -135,18 +157,31 @@ fn known_end(consumer: &BaseConsumer<Context>, topic: &str, partition: i32) -> O
 mod tests {
     use super::*;
 
+    fn of(observations: i64) -> Backlog {
+        Backlog { observations, tasks: 4 }
+    }
+
     #[test]
     fn input_is_held_from_two_transactions_on_until_half_of_one_is_left() {
-        let mut intake = Intake::default();
-        let weighed = [0, 20_000, 20_001, 19_000, 5_001, 5_000, 20_000, 20_001].map(|waiting| intake.weigh(waiting, 10_000));
+        let (mut intake, now) = (Intake::default(), Instant::now());
+        let weighed = [0, 20_000, 20_001, 19_000, 5_001, 5_000, 20_000, 20_001].map(|waiting| intake.weigh(of(waiting), 10_000, now));
         assert_eq!(weighed, [false, false, true, true, true, false, false, true]);
     }
 
     #[test]
-    fn nothing_that_waits_never_holds_input() {
-        let mut intake = Intake { is_held: true, looked: None };
-        assert!(!intake.weigh(0, 1));
-        assert!(!intake.weigh(0, 0));
+    fn the_ends_of_transactions_alone_hold_nothing() {
+        let (mut intake, now) = (Intake::default(), Instant::now());
+        let weighed = [500, 513, 129, 128].map(|waiting| intake.weigh(of(waiting), 1, now));
+        assert_eq!(weighed, [false, true, true, false]);
+        assert!(!intake.weigh(Backlog::default(), 0, now));
+    }
+
+    #[test]
+    fn no_hold_lasts_for_ever_and_input_flows_between_two() {
+        let (mut intake, start) = (Intake::default(), Instant::now());
+        let later = |ms| start + Duration::from_millis(ms);
+        let weighed = [0, 9_999, 10_000, 10_999, 11_000, 20_999, 21_000].map(|ms| intake.weigh(of(1_000_000), 10_000, later(ms)));
+        assert_eq!(weighed, [true, true, false, false, true, true, false]);
     }
 
     #[test]

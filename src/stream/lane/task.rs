@@ -26,6 +26,8 @@ pub(super) struct Task {
     pub(super) found_fingerprint: String,
     /// The input topic's id, as it was when the task started.
     pub(super) topic_id: Option<String>,
+    /// As in the metadata.
+    pub(super) changelog_low: i64,
     /// Newest record time, milliseconds: the stream time of a task with one source. In the open transaction, and committed.
     pub(super) stream_time_ms: i64,
     /// Greatest reference time of an observation since the start, milliseconds: the clock by which states are deleted. Not
@@ -70,6 +72,7 @@ impl Task {
             last_committed: None,
             found_fingerprint: ready.fingerprint,
             topic_id: ready.topic_id,
+            changelog_low: ready.changelog_low,
             stream_time_ms: ready.stream_time_ms,
             input_time_ms: 0,
             committed_time_ms: ready.stream_time_ms,

@@ -52,19 +52,17 @@ pub fn fold(scene: &Scene<'_>, plan: &Plan, scratch: &Scratch) -> Result<Vec<Fol
 
 fn fold_one(scene: &Scene<'_>, metadata: &Metadata, partition: i32, scratch: &Scratch) -> Result<Folded, RepartitionError> {
     let topic = scene.changelog.as_str();
-    let (from, end) = scene.ends(topic, partition)?;
+    let (low, end) = scene.ends(topic, partition)?;
     let halt = |source: Halt| RepartitionError::Halt { topic: scene.keyed.clone(), partition, source };
-    let record = |(offset, source)| RepartitionError::Record { topic: topic.to_owned(), partition, offset, source };
+    let (from, _) = start::restore_from(None, low, metadata).map_err(halt)?;
+    let no_state = |(offset, source)| RepartitionError::Record { topic: topic.to_owned(), partition, offset, source };
     let mut state = TaskState::new(TaskStore::open(&scratch.task(partition), scratch.budget())?);
     let (mut found, mut sources, mut refused) = (None, None, Refused::default());
-    let show = |&Entry { key, value, offset, .. }: &Entry<'_>| {
+    let show = |record: &Entry<'_>| {
+        let Entry { key, value, offset, .. } = *record;
         let _ = failpoints::reach(Point::InRestore);
         if found.is_some() {
-            // Behind the marker stands nothing of ours but, perhaps, what an operator wrote against a foreign record.
-            if value.is_none() && refused.is_replaced(key) {
-                state.restore(key, None)?;
-            }
-            return Ok(refused.is_empty());
+            return Ok(refused.make_up(&mut state, record)?);
         }
         if key == time_key(partition) {
             sources = value.and_then(|v| serde_json::from_slice(v).ok());
@@ -77,7 +75,7 @@ fn fold_one(scene: &Scene<'_>, metadata: &Metadata, partition: i32, scratch: &Sc
         } else if !key.starts_with(ROUTER_PREFIX) {
             match state.restore(key, value) {
                 Ok(_) => drop(refused.is_replaced(key)),
-                Err(StoreError::State { source, .. }) => refused.note(key, offset, source).map_err(record)?,
+                Err(StoreError::State { source, .. }) => refused.note(key, offset, source).map_err(no_state)?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -85,7 +83,7 @@ fn fold_one(scene: &Scene<'_>, metadata: &Metadata, partition: i32, scratch: &Sc
     };
     let span = Span { topic, partition, from, end };
     changelog::read(&scene.committed, span, patience(scene.config), || false, show).map_err(|error| scene.read_error(&span, error))?;
-    refused.into_first().map_or(Ok(()), |why| Err(record(why)))?;
+    refused.into_first().map_or(Ok(()), |why| Err(no_state(why)))?;
     state.write(None)?;
     let marker = found.ok_or_else(|| halt(Halt::MarkerMissing { end, seq: metadata.seq }))?;
     Ok(Folded { state, marker, sources })

@@ -211,7 +211,8 @@ impl Move<'_> {
             // What was unread counts as taken: it is written again.
             let first_offset = self.plan.life(partition).and(self.plan.offset(partition)).unwrap_or(next_offset);
             let fingerprint = passed.fingerprints.get(&partition).cloned();
-            let metadata = plan::next(self.plan.life(partition), attempt, self.plan.to, fingerprint);
+            let (low, _) = self.scene.ends(&self.scene.changelog, partition).map_err(Trouble::Other)?;
+            let metadata = plan::next(self.plan.life(partition), attempt, self.plan.to, fingerprint, low);
             let digests = own.map(|task| (task.marker.rules.clone(), task.marker.flags.clone())).unwrap_or_default();
             let marker = Marker {
                 stream_time_ms,
@@ -246,7 +247,7 @@ impl Move<'_> {
                     if was_added || self.scene.config.input.start == Start::Earliest { low } else { high }
                 }
             };
-            let metadata = plan::next(router.committed.as_ref().map(|(_, metadata)| metadata), attempt, self.plan.to, None);
+            let metadata = plan::next(router.committed.as_ref().map(|(_, metadata)| metadata), attempt, self.plan.to, None, 0);
             let key = marker_key(Some(&router.topic), router.partition);
             let before = router.was(self.plan.from).max(1);
             let (was, is) = (router.partition.rem_euclid(before), router.partition.rem_euclid(self.plan.to));

@@ -212,6 +212,7 @@ impl Job<'_> {
             stream_time_ms: 0,
             sources: None,
             topic_id: None,
+            changelog_low: 0,
         })
     }
 
@@ -267,7 +268,7 @@ impl Job<'_> {
             "a task starts {}",
             words(&plan)
         );
-        let stays = matches!(plan, Plan::Ready(_) | Plan::Restore { discard: false, .. });
+        let stays = matches!(plan, Plan::Ready(_) | Plan::Restore(Some(_)));
         if stays && local.as_ref().is_some_and(|local| local.due_index != DUE_INDEX) {
             info!(partition = task.partition, "the store was written without an index of what is due: it is made");
             state.rebuild_due()?;
@@ -277,23 +278,29 @@ impl Job<'_> {
                 let marker_offset = local.as_ref().map_or(-1, |l| l.marker_offset);
                 let time = local.map_or((0, None), |l| (l.stream_time_ms, l.sources));
                 // A changelog that was deleted and made anew could not rebuild this state on another disk: said now, not then.
-                let (_, end) = self.high_watermark(&self.shared.changelog, task.partition)?;
-                if let Some(metadata) = &metadata
-                    && marker_offset >= end
-                {
-                    return Err(self.halt(Halt::MarkerMissing { end, seq: metadata.seq }));
+                let changelog = self.span()?;
+                if let Some(metadata) = &metadata {
+                    if marker_offset >= changelog.end {
+                        return Err(self.halt(Halt::MarkerMissing { end: changelog.end, seq: metadata.seq }));
+                    }
+                    if let Err(halt) = start::restore_from(None, changelog.from, metadata) {
+                        warn!(partition = task.partition, %halt, "the local store is whole, but could not be rebuilt");
+                    }
                 }
                 Ok(ready(task, state, metadata, next_offset, marker_offset, None, time))
             }
-            Plan::Restore { from, discard } => {
+            Plan::Restore(from) => {
                 let (Some(offset), Some(metadata)) = (offset, metadata) else {
                     return Err(self.halt(Halt::ForeignOffset { marker: 0 }));
                 };
+                let whole = self.span()?;
+                // Before anything is discarded: what the changelog lacks, the store may have.
+                let (from, discard) = start::restore_from(from, whole.from, &metadata).map_err(|h| self.halt(h))?;
                 if discard {
                     state = self.open_empty(state, local.as_ref(), Some(&metadata.history))?;
                 }
                 let sources = local.and_then(|l| l.sources).filter(|_| !discard);
-                let (marker, marker_offset, time) = self.apply_changelog(&mut state, from, &metadata, sources)?;
+                let (marker, marker_offset, time) = self.apply_changelog(&mut state, Span { from, ..whole }, &metadata, sources)?;
                 state.write(Some(&local_of(&marker, marker_offset, now_ms(), &time)))?;
                 Ok(ready(task, state, Some(metadata), offset, marker_offset, Some((marker.rules, marker.flags)), time))
             }
@@ -304,23 +311,23 @@ impl Job<'_> {
                     _ => self.first_offset()?,
                 };
                 let state = self.open_empty(state, local.as_ref(), None)?;
-                Ok(ready(task, state, None, next_offset, -1, None, (0, None)))
+                let changelog_low = self.span()?.from;
+                Ok(Ready { changelog_low, ..ready(task, state, None, next_offset, -1, None, (0, None)) })
             }
         }
     }
 
-    /// Applies the changelog from `from` until the marker of the metadata. Values are absolute: applying one twice is harmless.
+    /// Applies a span of the changelog until the marker of the metadata. Values are absolute: applying one twice is harmless.
     /// On the way the store notes how far it is, at the markers of earlier commits: a restore that is cut off goes on there. In
     /// what Kafka has compacted none of them is left, so one that is cut off there begins again.
     fn apply_changelog(
         &self,
         state: &mut TaskState,
-        from: Option<i64>,
+        span: Span<'_>,
         metadata: &Metadata,
         mut sources: Option<SourceTimes>,
     ) -> Result<(Marker, i64, Time), RestoreError> {
         let (partition, started_ms) = (self.task.partition, now_ms());
-        let span = self.span(from)?;
         let mut progress = Progress::new(&self.shared.metrics.restore, partition, span.from, span.end);
         let (mine, times) = (marker_key(None, partition), time_key(partition));
         let (mut found, mut is_ahead, mut refused) = (None, false, Refused::default());
@@ -329,11 +336,7 @@ impl Job<'_> {
             let _ = failpoints::reach(Point::InRestore);
             progress.applied(offset, key.len() + value.map_or(0, <[u8]>::len));
             if found.is_some() {
-                // Behind the marker stands nothing of ours but, perhaps, what an operator wrote against a foreign record.
-                if value.is_none() && refused.is_replaced(key) {
-                    state.restore(key, None)?;
-                }
-                return Ok(refused.is_empty());
+                return Ok(refused.make_up(state, record)?);
             }
             if key == mine {
                 let Some(marker) = self.marker(value, offset) else { return Ok(false) };
@@ -384,7 +387,7 @@ impl Job<'_> {
     fn newest_marker(&self) -> Result<Option<Marker>, RestoreError> {
         let mut newest = None;
         let mine = marker_key((self.task.topic > 0).then(|| self.topic()), self.task.partition);
-        self.read_changelog(self.span(None)?, |record| {
+        self.read_changelog(self.span()?, |record| {
             if record.key == mine {
                 newest = record.value.map(|value| (self.marker(Some(value), record.offset), record.offset));
             }
@@ -398,15 +401,11 @@ impl Job<'_> {
     }
 
     /// The records of the task's changelog partition up to the high watermark, taken once.
-    fn span(&self, from: Option<i64>) -> Result<Span<'_>, RestoreError> {
+    fn span(&self) -> Result<Span<'_>, RestoreError> {
         let topic = &self.shared.changelog;
         let partition = self.task.partition.rem_euclid(self.shared.partitions.max(1));
-        let (low, end) = self.high_watermark(topic, partition)?;
-        match from {
-            // Compaction leaves the beginning where it is.
-            Some(from) if from < low => Err(self.halt(Halt::ChangelogCut { from, low })),
-            from => Ok(Span { topic, partition, from: from.unwrap_or(low), end }),
-        }
+        let (from, end) = self.high_watermark(topic, partition)?;
+        Ok(Span { topic, partition, from, end })
     }
 
     /// Shows the committed records of a span. `show` answers whether it has seen enough.
@@ -425,8 +424,8 @@ impl Job<'_> {
 fn words(plan: &Plan) -> &'static str {
     match plan {
         Plan::Ready(_) => "at once",
-        Plan::Restore { from: None, .. } => "after the whole changelog",
-        Plan::Restore { .. } => "after what its store lacks of the changelog",
+        Plan::Restore(None) => "after the whole changelog",
+        Plan::Restore(Some(_)) => "after what its store lacks of the changelog",
         Plan::Fresh | Plan::AtOffset(_) | Plan::SearchMarker => "without a state",
     }
 }
@@ -449,6 +448,7 @@ fn ready(
     (stream_time_ms, sources): Time,
 ) -> Ready {
     let committed = metadata.as_ref().map(|m| position(m, next_offset));
+    let changelog_low = metadata.as_ref().map_or(0, |m| m.changelog_low);
     let (history, fingerprint) = metadata.map_or_else(|| (new_history(), String::new()), |m| (m.history, m.fingerprint));
     Ready {
         task,
@@ -462,6 +462,7 @@ fn ready(
         stream_time_ms,
         sources,
         topic_id: None,
+        changelog_low,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Records of the changelog that are no states: somebody else wrote them, and perhaps an operator has written against them.
 
+use crate::state::{StoreError, TaskState};
+use crate::stream::changelog::Entry;
 use std::collections::BTreeMap;
 use tripline_core::state::StateError;
 
@@ -23,6 +25,15 @@ impl Refused {
     /// A later record of this key, a state or a tombstone, was read: whether it made up for one.
     pub fn is_replaced(&mut self, key: &str) -> bool {
         !self.0.is_empty() && self.0.remove(key).is_some()
+    }
+
+    /// Behind the marker stands nothing of ours but, perhaps, what an operator wrote against a foreign record: that is done. Whether
+    /// nothing is left to make up for.
+    pub fn make_up(&mut self, state: &mut TaskState, record: &Entry<'_>) -> Result<bool, StoreError> {
+        if record.value.is_none() && self.is_replaced(record.key) {
+            state.restore(record.key, None)?;
+        }
+        Ok(self.is_empty())
     }
 
     /// Nothing is left that no later record made up for.

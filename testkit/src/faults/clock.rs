@@ -1,10 +1,10 @@
 //! A wall clock of its own for one worker, which is set while the worker runs: a small library of ours between the process and its
 //! clock (`clock.c`).
 
-use anyhow::{Context, Result, ensure};
-use std::io::Write as _;
+use crate::preload;
+use anyhow::{Context, Result};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 const SOURCE: &str = include_str!("clock.c");
@@ -31,7 +31,7 @@ impl Clock {
     pub fn new(file: PathBuf) -> Result<Clock> {
         let library = file.with_extension("so");
         if !library.exists() {
-            compile(&library)?;
+            preload::compile(SOURCE, &library)?;
         }
         // Never replaced: a worker that runs has it mapped.
         std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
@@ -53,14 +53,6 @@ impl Clock {
         let file = std::fs::OpenOptions::new().write(true).open(&self.file)?;
         file.write_all_at(&(seconds * 1_000_000_000).to_ne_bytes(), 0).with_context(|| format!("could not write {}", self.file.display()))
     }
-}
-
-fn compile(library: &Path) -> Result<()> {
-    let mut cc =
-        Command::new("cc").args(["-O2", "-shared", "-fPIC", "-xc", "-", "-ldl", "-o"]).arg(library).stdin(Stdio::piped()).spawn()?;
-    cc.stdin.take().context("a pipe was asked for")?.write_all(SOURCE.as_bytes())?;
-    ensure!(cc.wait()?.success(), "the library between a process and its clock does not compile");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ impl Driver {
                 partitions: crate::world::PARTITIONS,
                 fingerprint: String::new(),
                 topic_id: None,
+                changelog_low: 0,
             };
             let metadata = serde_json::to_string(&metadata).map_err(|_| Failure::Abortable)?;
             offsets.insert(*id, CommittedOffset { offset: target.next_offset, metadata: metadata.into() });

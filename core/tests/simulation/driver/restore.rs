@@ -249,14 +249,15 @@ impl Restore<'_> {
                 }
                 Ok(self.ready(metadata, next_offset, marker_offset, stream_time_ms, States::default()))
             }
-            Plan::Restore { from, discard } => {
+            Plan::Restore(from) => {
+                let (Some(offset), Some(metadata)) = (offset, metadata) else { return Err(Halt::ForeignOffset { marker: 0 }.into()) };
+                let (from, discard) = start::restore_from(from, 0, &metadata)?;
                 self.shared.saw(if discard { Seen::Rebuilt } else { Seen::CaughtUp });
                 if discard {
                     self.with_store(|store| *store = Store::default());
                 } else if is_noted {
                     self.shared.saw(Seen::WentOn);
                 }
-                let (Some(offset), Some(metadata)) = (offset, metadata) else { return Err(Halt::ForeignOffset { marker: 0 }.into()) };
                 let mut states = States::default();
                 let (marker, marker_offset) = self.apply_changelog(&mut states, from, &metadata).await?;
                 pause().await;
@@ -294,7 +295,7 @@ impl Restore<'_> {
         work(self.shared.world().disks[self.number].entry(self.task.partition).or_default())
     }
 
-    async fn apply_changelog(&self, states: &mut States, from: Option<i64>, metadata: &Metadata) -> Result<(Marker, i64), NotReady> {
+    async fn apply_changelog(&self, states: &mut States, from: i64, metadata: &Metadata) -> Result<(Marker, i64), NotReady> {
         let (mut at, mut is_ahead) = (self.begin_reading(from), false);
         while let Some((offset, record)) = self.read(&mut at).await? {
             if record.key.starts_with("task/") {
@@ -330,7 +331,7 @@ impl Restore<'_> {
     }
 
     async fn newest_marker(&self) -> Result<Option<Marker>, NotReady> {
-        let (mut at, mut newest, mine) = (self.begin_reading(None), None, marker_key(self.task));
+        let (mut at, mut newest, mine) = (self.begin_reading(0), None, marker_key(self.task));
         while let Some((_, record)) = self.read(&mut at).await? {
             if *record.key == *mine {
                 newest = Some(marker_of(&record));
@@ -340,9 +341,9 @@ impl Restore<'_> {
     }
 
     /// Takes the high watermark, once.
-    fn begin_reading(&self, from: Option<i64>) -> i64 {
+    fn begin_reading(&self, from: i64) -> i64 {
         self.end.set(self.shared.world().kafka.log(Topic::Changelog, self.task.partition).high_watermark());
-        from.unwrap_or(0)
+        from
     }
 
     /// The next committed record below that watermark; what is open there is waited for.

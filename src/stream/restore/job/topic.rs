@@ -5,6 +5,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use std::time::{Duration, Instant};
+use tracing::warn;
 use tripline_core::protocol::start::Halt;
 
 impl Job<'_> {
@@ -53,12 +54,13 @@ impl Job<'_> {
     /// worker, whose client reads on where it was.
     pub(super) fn topic_id(&self, metadata: Option<&Metadata>) -> Result<Option<String>, RestoreError> {
         let ids = access::topic_ids(self.clients.ends.client(), &[self.topic()], Duration::from_secs(5));
+        let ids = ids.inspect_err(|why| warn!(topic = self.topic(), why, "the topic's id could not be asked for"));
         // Not compared is not the same as equal.
         let ids = ids.map_err(|_| self.kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)))?;
-        let found = ids.get(self.topic()).cloned();
-        match (metadata.and_then(|m| m.topic_id.clone()), &found) {
-            (Some(written), Some(found)) if written != *found => Err(self.halt(Halt::AnotherTopic { written, found: found.clone() })),
-            _ => Ok(found),
+        let written = metadata.and_then(|m| m.topic_id.clone());
+        match (written, ids.get(self.topic()).cloned()) {
+            (Some(written), Some(found)) if written != found => Err(self.halt(Halt::AnotherTopic { written, found })),
+            (written, found) => Ok(found.or(written)),
         }
     }
 }
