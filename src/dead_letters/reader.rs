@@ -121,7 +121,7 @@ impl Reader<'_> {
 
     fn ends(&self, partition: i32) -> Result<(i64, i64), Error> {
         let what = || format!("read the ends of {}/{partition}", self.topic());
-        self.uncommitted.fetch_watermarks(self.topic(), partition, TIMEOUT).map_err(Error::kafka(what()))
+        changelog::ends(&self.uncommitted, self.topic(), partition, || false).map_err(Error::kafka(what()))
     }
 
     /// The first offset of this time or later; `None` when there is none.

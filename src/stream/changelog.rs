@@ -84,6 +84,31 @@ pub struct Entry<'a> {
     pub time_ms: i64,
 }
 
+/// How long one question for the ends of a partition waits.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is asked again, and the time between: partitions change their leaders, and new ones have none for a moment.
+const ENDS_AGAIN: usize = 10;
+const ENDS_PAUSE: Duration = Duration::from_millis(200);
+
+/// The first offset of a partition that is still there, and the next one to be written.
+pub fn ends<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    is_stopping: impl Fn() -> bool,
+) -> KafkaResult<(i64, i64)> {
+    for _ in 0..ENDS_AGAIN {
+        match consumer.fetch_watermarks(topic, partition, ENDS_WITHIN) {
+            Err(error) if !access::is_refusal(&error) && !is_stopping() => {
+                warn!(topic, partition, %error, "the ends of a partition are not known yet, asking again");
+                std::thread::sleep(ENDS_PAUSE);
+            }
+            answer => return answer,
+        }
+    }
+    consumer.fetch_watermarks(topic, partition, ENDS_WITHIN)
+}
+
 /// How long the leader of a partition is asked for, before it is left to the client to find it.
 const LEADER_WITHIN: Duration = Duration::from_secs(1);
 

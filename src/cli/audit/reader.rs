@@ -124,7 +124,7 @@ impl Reader<'_> {
 
     /// First and next offset of a partition, as a client of this isolation is told them.
     fn watermarks(&self, client: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> Result<(i64, i64), Failure> {
-        client.fetch_watermarks(topic, partition, TIMEOUT).map_err(|e| of_kafka(&format!("read the ends of {topic}/{partition}"), &e))
+        changelog::ends(client, topic, partition, || false).map_err(|e| of_kafka(&format!("read the ends of {topic}/{partition}"), &e))
     }
 
     fn ends(&self, client: &BaseConsumer<Quiet>, topic: &str) -> Result<Vec<i64>, Failure> {

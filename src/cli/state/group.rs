@@ -164,8 +164,7 @@ impl Group<'_> {
 
     /// The first offset that is still there, and the next one to be written.
     pub(super) fn ends(&self, topic: &str, partition: i32) -> Result<(i64, i64), Failure> {
-        self.uncommitted
-            .fetch_watermarks(topic, partition, TIMEOUT)
+        changelog::ends(&self.uncommitted, topic, partition, || false)
             .map_err(|e| of_kafka(&format!("read the ends of {topic}/{partition}"), &e))
     }
 

@@ -32,7 +32,7 @@ use crate::state::StoreError;
 use fold::{Count, Folded};
 use homes::{Homes, KeysUnknown};
 use plan::{Plan, Verdict};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use scratch::Scratch;
 use std::time::{Duration, Instant};
@@ -40,8 +40,6 @@ use tracing::info;
 use tripline_core::protocol::start::Halt;
 use tripline_core::state::StateError;
 
-/// How long the cluster may take for one answer.
-const TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the one transaction may last: what brokers allow unless `transaction.max.timeout.ms` says otherwise.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
@@ -234,8 +232,7 @@ impl Scene<'_> {
 
     /// The first offset that is still there, and the next one to be written.
     fn ends(&self, topic: &str, partition: i32) -> Result<(i64, i64), RepartitionError> {
-        self.ends
-            .fetch_watermarks(topic, partition, TIMEOUT)
+        changelog::ends(&self.ends, topic, partition, || false)
             .map_err(|source| RepartitionError::Kafka { what: "read the ends of a partition", source })
     }
 

@@ -158,24 +158,13 @@ impl Job<'_> {
         }
     }
 
-    fn high_watermark(&self, topic: &str, partition: i32) -> Result<(i64, i64), RestoreError> {
-        let mut tries = 0;
-        loop {
-            match self.clients.ends.fetch_watermarks(topic, partition, Duration::from_secs(5)) {
-                Ok(ends) => return Ok(ends),
-                Err(error) if tries < 10 && !access::is_refusal(&error) && !self.is_needless() => {
-                    tries += 1;
-                    warn!(topic, partition, %error, "watermarks not readable yet, asking again");
-                    std::thread::sleep(Duration::from_millis(200));
-                }
-                Err(source) => return Err(self.kafka(source)),
-            }
-        }
+    fn ends(&self, topic: &str, partition: i32) -> Result<(i64, i64), RestoreError> {
+        changelog::ends(&self.clients.ends, topic, partition, || self.is_needless()).map_err(|source| self.kafka(source))
     }
 
     /// Where a partition without a committed offset starts.
     fn first_offset(&self) -> Result<i64, RestoreError> {
-        let (low, high) = self.high_watermark(self.topic(), self.task.partition)?;
+        let (low, high) = self.ends(self.topic(), self.task.partition)?;
         // Observations are our own: none may be skipped, whatever the input's start is.
         let is_ours = self.task.topic == 0 && self.shared.is_routed();
         let from_low = is_ours || self.shared.config.input.start == Start::Earliest || self.was_added();
@@ -404,7 +393,7 @@ impl Job<'_> {
     fn span(&self) -> Result<Span<'_>, RestoreError> {
         let topic = &self.shared.changelog;
         let partition = self.task.partition.rem_euclid(self.shared.partitions.max(1));
-        let (from, end) = self.high_watermark(topic, partition)?;
+        let (from, end) = self.ends(topic, partition)?;
         Ok(Span { topic, partition, from, end })
     }
 

@@ -15,7 +15,7 @@ impl Job<'_> {
         if metadata.fingerprint.is_empty() || next_offset == 0 {
             return Ok(());
         }
-        let (low, high) = self.high_watermark(self.topic(), self.task.partition)?;
+        let (low, high) = self.ends(self.topic(), self.task.partition)?;
         if high < next_offset {
             return Err(self.halt(Halt::Recreated { next_offset }));
         }
