@@ -4,9 +4,9 @@ use super::*;
 use crate::config::Stream;
 use crate::stream::queues;
 
-/// The longest time between two polls. A lane polls many times a second unless a transaction fails step by step, each of which may take
-/// as long as a transaction, and it has to find out what became of it. It is also how long the client waits for the answer when it joins the group: one that a broker has lost when it went down is
-/// asked for again only then.
+/// The longest time between two polls. A lane polls many times a second unless a transaction fails step by step, each of which may
+/// take as long as a transaction, and it has to find out what became of it. It is also how long the client waits for the answer when
+/// it joins the group: one that a broker has lost when it went down is asked for again only then.
 fn poll_interval(stream: &Stream) -> Duration {
     stream.session_timeout.0.max(5 * stream.transaction_timeout.0 + Duration::from_secs(30))
 }
