@@ -58,13 +58,11 @@ fn properties(config: &Config, base: &ClientConfig) -> ClientConfig {
     default("fetch.queue.backoff.ms", "50");
     // Twice the time for which a database that fails is tried again. It is also how long the client waits for the answer when it joins
     // the group: one that a broker has lost when it went down is asked for again only then.
-    default("max.poll.interval.ms", "60000");
+    properties.set("max.poll.interval.ms", "60000");
     if base.get("group.protocol") != Some("consumer") {
         // A killed sink's partitions wait for this long. Shorter than a lane's: a heartbeat comes from librdkafka's own thread,
         // so a slow disk does not look dead, and losing partitions by mistake costs repeats that change nothing.
-        if base.get("session.timeout.ms").is_none() {
-            properties.set("session.timeout.ms", "10000");
-        }
+        properties.set("session.timeout.ms", "10000");
         properties.set("partition.assignment.strategy", "cooperative-sticky");
     }
     properties

@@ -6,7 +6,7 @@
 use super::{access, queues};
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
@@ -84,11 +84,15 @@ pub struct Entry<'a> {
     pub time_ms: i64,
 }
 
-/// How long one question for the ends of a partition waits.
-const ENDS_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is asked again, and the time between: partitions change their leaders, and new ones have none for a moment.
-const ENDS_AGAIN: usize = 10;
+/// How long the ends of a partition are asked for, and one question: partitions change their leaders, and new ones have none for a
+/// moment.
+const ENDS_WITHIN: Duration = Duration::from_secs(15);
+const ENDS_ASKED: Duration = Duration::from_secs(5);
 const ENDS_PAUSE: Duration = Duration::from_millis(200);
+/// A partition that is not there is asked for so often: a broker that has just started may not know it yet.
+const ABSENT_TRIES: usize = 5;
+const ABSENT: [RDKafkaErrorCode; 3] =
+    [RDKafkaErrorCode::UnknownPartition, RDKafkaErrorCode::UnknownTopic, RDKafkaErrorCode::UnknownTopicOrPartition];
 
 /// The first offset of a partition that is still there, and the next one to be written.
 pub fn ends<C: ConsumerContext>(
@@ -97,16 +101,19 @@ pub fn ends<C: ConsumerContext>(
     partition: i32,
     is_stopping: impl Fn() -> bool,
 ) -> KafkaResult<(i64, i64)> {
-    for _ in 0..ENDS_AGAIN {
-        match consumer.fetch_watermarks(topic, partition, ENDS_WITHIN) {
-            Err(error) if !access::is_refusal(&error) && !is_stopping() => {
-                warn!(topic, partition, %error, "the ends of a partition are not known yet, asking again");
-                std::thread::sleep(ENDS_PAUSE);
-            }
-            answer => return answer,
+    let deadline = Instant::now() + ENDS_WITHIN;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let answer = consumer.fetch_watermarks(topic, partition, ENDS_ASKED);
+        let Err(error) = &answer else { return answer };
+        let is_absent = error.rdkafka_error_code().is_some_and(|code| ABSENT.contains(&code)) && tries >= ABSENT_TRIES;
+        if is_absent || access::is_refusal(error) || is_stopping() || Instant::now() >= deadline {
+            return answer;
         }
+        debug!(topic, partition, %error, "the ends of a partition are not known yet, asking again");
+        std::thread::sleep(ENDS_PAUSE);
     }
-    consumer.fetch_watermarks(topic, partition, ENDS_WITHIN)
 }
 
 /// How long the leader of a partition is asked for, before it is left to the client to find it.

@@ -316,6 +316,14 @@ pub fn restore_from(from: Option<i64>, low: i64, metadata: &Metadata) -> Result<
     }
 }
 
+/// The id to go on with: the one that the brokers say, which has to be the one that was written, if both are known.
+pub fn same_topic(written: Option<String>, found: Option<String>) -> Result<Option<String>, Halt> {
+    match (written, found) {
+        (Some(written), Some(found)) if written != found => Err(Halt::AnotherTopic { written, found }),
+        (written, found) => Ok(found.or(written)),
+    }
+}
+
 /// Decides when there is no metadata of ours and the changelog was searched for its newest marker.
 pub fn after_search(offset: Option<i64>, newest: Option<&Marker>) -> Result<Plan, Halt> {
     match (offset, newest) {
@@ -474,6 +482,14 @@ mod tests {
         let adopted = Metadata { changelog_low: 43, ..whole };
         assert_eq!((restore_from(None, 43, &adopted), restore_from(Some(42), 43, &adopted)), (Ok((43, true)), Ok((43, true))));
         assert_eq!((restore_from(Some(42), 42, &adopted), restore_from(None, 44, &adopted)), (Ok((42, false)), cut(0, 44)));
+    }
+
+    #[test]
+    fn a_topics_id_is_compared_when_both_are_known_and_not_forgotten_when_one_is_not() {
+        let id = |id: &str| Some(id.to_owned());
+        assert_eq!((same_topic(None, None), same_topic(None, id("a"))), (Ok(None), Ok(id("a"))));
+        assert_eq!((same_topic(id("a"), id("a")), same_topic(id("a"), None)), (Ok(id("a")), Ok(id("a"))));
+        assert_eq!(same_topic(id("a"), id("b")), Err(Halt::AnotherTopic { written: "a".into(), found: "b".into() }));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) fn run(args: &AdoptArgs, config: &Config) -> Result<u8, Failure> {
     let found = group.offset_of(&task)?;
     let marker = group.newest_marker(&task, tasks)?;
     let ends = group.ends(&task.topic, task.partition)?;
-    let changelog_low = group.changelog_low(&task)?;
+    let (changelog_low, _) = group.changelog(&task)?;
     let adoption = Adoption::new(marker.as_deref(), tasks, args.offset, ends, changelog_low);
     let adoption = adoption.map_err(|why| refused(format!("{task}: {why}")))?;
     let mut text = adoption.describe(&task.to_string(), &config.app.id, &found);

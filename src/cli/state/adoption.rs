@@ -54,7 +54,9 @@ impl Adoption {
         ends: (i64, i64),
         changelog_low: i64,
     ) -> Result<Adoption, String> {
-        let Some(marker) = marker else { return Err("the changelog has no marker of it: nothing to adopt".to_owned()) };
+        let Some(marker) = marker else {
+            return Err("the changelog has no marker of it: nothing to adopt; without the group's offset of that partition the task would begin anew".to_owned());
+        };
         let marker = serde_json::from_slice::<Marker>(marker).ok().filter(|marker| marker.v == LAYOUT);
         let Some(marker) = marker else { return Err("its newest marker is of a layout that this binary does not read".to_owned()) };
         if marker.partitions != tasks {
@@ -175,7 +177,7 @@ mod tests {
     #[test]
     fn no_marker_another_layout_and_moved_keys_are_refused() {
         let none = Adoption::new(None, 6, None, (0, 9), 0).expect_err("no marker");
-        assert!(none.ends_with("nothing to adopt"), "{none}");
+        assert!(none.contains("nothing to adopt"), "{none}");
         let newer = adopt(&Marker { v: LAYOUT + 1, ..marker() }, None, (0, 100)).expect_err("a layout of tomorrow");
         assert!(newer.contains("layout"), "{newer}");
         let moved = adopt(&Marker { partitions: 4, ..marker() }, None, (0, 100)).expect_err("4 are not 6");

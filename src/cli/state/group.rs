@@ -168,12 +168,10 @@ impl Group<'_> {
             .map_err(|e| of_kafka(&format!("read the ends of {topic}/{partition}"), &e))
     }
 
-    /// The first offset that is left of a task's changelog; 0 for a router, which has no state in it.
-    pub(super) fn changelog_low(&self, task: &Task) -> Result<i64, Failure> {
-        if task.is_router {
-            return Ok(0);
-        }
-        Ok(self.ends(&self.config.changelog_topic(), task.partition)?.0)
+    /// The first offset that is left of a task's changelog, and the next one to be written; zeros for a router, which has no state
+    /// in it.
+    pub(super) fn changelog(&self, task: &Task) -> Result<(i64, i64), Failure> {
+        if task.is_router { Ok((0, 0)) } else { self.ends(&self.config.changelog_topic(), task.partition) }
     }
 
     /// Writes the offset. The broker refuses it, too, when the group has members by now.

@@ -105,8 +105,8 @@ impl Row {
         let marker = marker.and_then(|bytes| serde_json::from_slice::<Marker>(&bytes).ok()).filter(|marker| marker.v == LAYOUT);
         let (low, end) = group.ends(&task.topic, task.partition)?;
         let too_old_ms = jiff::Timestamp::now().as_millisecond() - DISCARD_AFTER_MS;
-        let changelog_low = group.changelog_low(task)?;
-        let start = start(offset, metadata.as_ref(), marker.as_ref(), &store, too_old_ms, tasks, changelog_low);
+        let changelog = group.changelog(task)?;
+        let start = start(offset, metadata.as_ref(), marker.as_ref(), &store, too_old_ms, tasks, changelog);
         Ok(Row { task: task.to_string(), offset, metadata, lag: end - offset.unwrap_or(low).clamp(low, end), marker, store, start })
     }
 
@@ -142,7 +142,7 @@ fn start(
     store: &Store,
     too_old_ms: i64,
     tasks: i32,
-    changelog_low: i64,
+    (low, end): (i64, i64),
 ) -> Result<String, Halt> {
     let is_router = *store == Store::NotItsOwn;
     // A router has no keys that could have moved: it may have been away while the tasks were.
@@ -150,12 +150,26 @@ fn start(
     if let (Some(metadata), Some(marker)) = (metadata, marker) {
         start::marker_met(marker, metadata, metadata.partitions)?;
     }
-    Ok(match start::plan(offset, metadata, store.local(), too_old_ms, tasks)? {
+    let plan = start::plan(offset, metadata, store.local(), too_old_ms, tasks)?;
+    if let Some(metadata) = metadata.filter(|_| !is_router) {
+        let is_gone = match plan {
+            Plan::Ready(_) => store.local().is_some_and(|local| local.marker_offset >= end),
+            _ => marker.is_none(),
+        };
+        if is_gone {
+            return Err(Halt::MarkerMissing { end, seq: metadata.seq });
+        }
+    }
+    let keep = match metadata.map(|metadata| start::restore_from(None, low, metadata)) {
+        Some(Err(_)) => format!("; the changelog begins at {low}: nothing else could rebuild it"),
+        _ => String::new(),
+    };
+    Ok(match plan {
         _ if *store == Store::InUse => "a worker is at work on this machine".to_owned(),
-        Plan::Ready(offset) => format!("at offset {offset}"),
+        Plan::Ready(offset) => format!("at offset {offset}{keep}"),
         Plan::Restore(_) if is_router => format!("at offset {}", offset.unwrap_or_default()),
-        Plan::Restore(from) => match metadata.map(|metadata| start::restore_from(from, changelog_low, metadata)).transpose()? {
-            Some((from, false)) => format!("after the changelog from offset {from} on"),
+        Plan::Restore(from) => match metadata.map(|metadata| start::restore_from(from, low, metadata)).transpose()? {
+            Some((from, false)) => format!("after the changelog from offset {from} on{keep}"),
             _ => "after the whole changelog".to_owned(),
         },
         Plan::SearchMarker | Plan::Fresh | Plan::AtOffset(_) => match start::after_search(offset, marker)? {
@@ -235,7 +249,7 @@ mod tests {
     #[test]
     fn a_start_is_foretold_as_the_worker_would_make_it() {
         let told = |offset, committed: Option<u64>, marked: Option<u64>, store: Store| {
-            let said = start(offset, committed.map(metadata).as_ref(), marked.map(marker).as_ref(), &store, 0, 4, 0);
+            let said = start(offset, committed.map(metadata).as_ref(), marked.map(marker).as_ref(), &store, 0, 4, (0, 60));
             said.unwrap_or_else(|halt| format!("halt: {halt}"))
         };
         assert_eq!(told(Some(9), Some(5), Some(5), store(5)), "at offset 9");
@@ -246,13 +260,14 @@ mod tests {
         assert_eq!(told(None, None, None, Store::Absent), "fresh, at input.start");
         assert_eq!(told(Some(7), None, None, Store::Absent), "fresh, at offset 7");
         assert!(told(Some(7), None, Some(5), Store::Absent).starts_with("halt: "));
-        let grown = |store: Store| start(Some(9), Some(&metadata(5)), Some(&marker(5)), &store, 0, 8, 0);
+        let grown = |store: Store| start(Some(9), Some(&metadata(5)), Some(&marker(5)), &store, 0, 8, (0, 60));
         assert!(grown(store(5)).is_err_and(|halt| halt.to_string().contains("repartition --to 8")));
         assert_eq!(grown(Store::NotItsOwn), Ok("at offset 9".to_owned()), "its topic was away while the app grew");
-        let cut = |store: Store| start(Some(9), Some(&metadata(5)), Some(&marker(5)), &store, 0, 4, 50);
-        assert_eq!(cut(store(5)), Ok("at offset 9".to_owned()));
+        let cut = |store: Store| start(Some(9), Some(&metadata(5)), Some(&marker(5)), &store, 0, 4, (50, 60));
+        assert_eq!(cut(store(5)), Ok("at offset 9; the changelog begins at 50: nothing else could rebuild it".to_owned()));
         assert!(cut(store(3)).is_err() && cut(Store::Absent).is_err_and(|halt| halt.to_string().contains("begins at 50")));
         assert!(told(Some(9), Some(5), Some(6), Store::Absent).contains("commit 6"));
+        assert!(told(Some(9), Some(5), None, Store::Absent).contains("without the marker of commit 5"), "made anew");
         assert!(told(Some(9), Some(5), Some(5), store(6)).contains("local state has commit 6"));
     }
 }

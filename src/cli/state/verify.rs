@@ -92,6 +92,8 @@ struct Verified {
     named: BTreeMap<u64, (Difference, Option<String>)>,
     /// The commit of the store is not in the changelog.
     foreign: Option<String>,
+    /// The first offset that is left of the changelog.
+    low: i64,
 }
 
 impl Verified {
@@ -120,6 +122,13 @@ impl Verified {
         for (difference, count) in &self.counts {
             line(*count, difference.name());
         }
+        if self.low > 0 {
+            let _ = writeln!(
+                text,
+                "  the changelog begins at offset {}: what only the store has may have stood before it, keep the folder",
+                self.low
+            );
+        }
         if let Some(why) = &self.foreign {
             let _ = writeln!(text, "  {}", clean(why));
         }
@@ -142,7 +151,7 @@ impl Verified {
         json!({
             "partition": self.partition, "clean": self.is_clean(), "commit": self.seq, "marker_offset": self.marker_offset,
             "same": self.same, "expired": self.expired, "went_on": self.went_on, "differences": counts,
-            "foreign": self.foreign, "entities": entities.collect::<Vec<_>>(),
+            "foreign": self.foreign, "changelog_low": self.low, "entities": entities.collect::<Vec<_>>(),
         })
     }
 }
@@ -175,10 +184,11 @@ impl Task<'_> {
 
     fn all(&self, passes: u64) -> Result<Result<Verified, Full>, Failure> {
         let Local { seq, marker_offset, .. } = *self.local;
-        let mut verified = Verified { partition: self.partition, seq, marker_offset, ..Verified::default() };
+        let (low, end) = self.group.ends(&self.group.config.changelog_topic(), self.partition)?;
+        let mut verified = Verified { partition: self.partition, seq, marker_offset, low, ..Verified::default() };
         for pass in 0..passes {
             let mut fold = Fold::new(Share { pass, passes }, MOST_ENTITIES);
-            match self.read(&mut fold)? {
+            match self.read((low, end), &mut fold)? {
                 Ok(foreign) => verified.foreign = foreign,
                 Err(Full) => return Ok(Err(Full)),
             }
@@ -188,11 +198,13 @@ impl Task<'_> {
     }
 
     /// Folds the changelog; answers what speaks against the store's commit being in it.
-    fn read(&self, fold: &mut Fold) -> Result<Result<Option<String>, Full>, Failure> {
-        let (low, end) = self.group.ends(&self.group.config.changelog_topic(), self.partition)?;
+    fn read(&self, (low, end): (i64, i64), fold: &mut Fold) -> Result<Result<Option<String>, Full>, Failure> {
         let marker_offset = self.local.marker_offset;
         if marker_offset >= end {
             return Ok(Ok(Some(format!("the changelog ends at offset {end}, before the store's commit: it was made anew"))));
+        }
+        if marker_offset < low {
+            return Ok(Ok(Some(format!("the changelog begins at offset {low}, after the store's commit: they cannot be compared"))));
         }
         let (key, mut foreign, mut full) = (marker_key(None, self.partition), None, false);
         self.group.read_changelog(self.partition, (low, end), |found, value, offset| {

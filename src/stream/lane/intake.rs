@@ -50,11 +50,13 @@ impl Intake {
     /// Whether input is held back now that so much waits. It begins at two full transactions and ends at half of one: every pause
     /// throws away what was fetched ahead, so there are to be few of them.
     fn weigh(&mut self, waiting: Backlog, max_records: usize, now: Instant) -> bool {
-        let one = i64::try_from(max_records.max(MARKERS.saturating_mul(waiting.tasks))).unwrap_or(i64::MAX);
+        let number = |records: usize| i64::try_from(records).unwrap_or(i64::MAX);
+        let ends = MARKERS.saturating_mul(waiting.tasks);
+        let (most, least) = (number(max_records.max(ends)).saturating_mul(2), number((max_records / 2).max(ends)));
         match self.held_since {
-            Some(_) if waiting.observations <= one / 2 => self.held_since = None,
+            Some(_) if waiting.observations <= least => self.held_since = None,
             Some(since) if now.duration_since(since) >= HELD_AT_MOST => (self.held_since, self.flows_until) = (None, Some(now + FLOWS_FOR)),
-            None if waiting.observations > one.saturating_mul(2) && self.flows_until.is_none_or(|until| now >= until) => {
+            None if waiting.observations > most && self.flows_until.is_none_or(|until| now >= until) => {
                 self.held_since = Some(now);
             }
             Some(_) | None => {}
@@ -171,7 +173,7 @@ mod tests {
     #[test]
     fn the_ends_of_transactions_alone_hold_nothing() {
         let (mut intake, now) = (Intake::default(), Instant::now());
-        let weighed = [500, 513, 129, 128].map(|waiting| intake.weigh(of(waiting), 1, now));
+        let weighed = [500, 513, 257, 256].map(|waiting| intake.weigh(of(waiting), 1, now));
         assert_eq!(weighed, [false, true, true, false]);
         assert!(!intake.weigh(Backlog::default(), 0, now));
     }

@@ -211,8 +211,12 @@ impl Move<'_> {
             // What was unread counts as taken: it is written again.
             let first_offset = self.plan.life(partition).and(self.plan.offset(partition)).unwrap_or(next_offset);
             let fingerprint = passed.fingerprints.get(&partition).cloned();
-            let (low, _) = self.scene.ends(&self.scene.changelog, partition).map_err(Trouble::Other)?;
-            let metadata = plan::next(self.plan.life(partition), attempt, self.plan.to, fingerprint, low);
+            let life = self.plan.life(partition);
+            let low = match life {
+                Some(_) => 0,
+                None => self.scene.ends(&self.scene.changelog, partition).map_err(Trouble::Other)?.0,
+            };
+            let metadata = plan::next(life, attempt, self.plan.to, fingerprint, low);
             let digests = own.map(|task| (task.marker.rules.clone(), task.marker.flags.clone())).unwrap_or_default();
             let marker = Marker {
                 stream_time_ms,

@@ -233,15 +233,26 @@ impl Job<'_> {
         Ok(TaskState::new(TaskStore::open(&self.shared.dir.task(self.task.partition), &self.shared.budget)?))
     }
 
-    /// An empty store in the place of one that is of no use. One of another life is set aside: nobody knows what it holds. One
-    /// of this life that is too old, or that never came to a commit, has nothing that is not in the changelog.
-    fn open_empty(&self, former: TaskState, local: Option<&Local>, history: Option<&str>) -> Result<TaskState, StoreError> {
+    /// An empty store in the place of one that is of no use to us, but may be to somebody: that is set aside.
+    fn open_empty(&self, former: TaskState, worth: Option<&str>) -> Result<TaskState, StoreError> {
         drop(former);
-        match local {
-            Some(local) if Some(local.history.as_str()) != history => self.set_aside("it is of another life")?,
-            _ => TaskStore::destroy(&self.shared.dir.task(self.task.partition))?,
+        match worth {
+            Some(why) => self.set_aside(why)?,
+            None => TaskStore::destroy(&self.shared.dir.task(self.task.partition))?,
         }
         self.open()
+    }
+
+    /// Whether the changelog can rebuild what a store of this life has.
+    fn look_at_changelog(&self, changelog: Span<'_>, metadata: &Metadata, marker_offset: i64) -> Result<(), RestoreError> {
+        // One that was deleted and made anew could not, on another disk: said now, not then.
+        if marker_offset >= changelog.end {
+            return Err(self.halt(Halt::MarkerMissing { end: changelog.end, seq: metadata.seq }));
+        }
+        if let Err(halt) = start::restore_from(None, changelog.from, metadata) {
+            warn!(partition = self.task.partition, %halt, "a rebuild would lack states that this disk has: keep it");
+        }
+        Ok(())
     }
 
     fn open_and_plan(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {
@@ -266,15 +277,8 @@ impl Job<'_> {
             Plan::Ready(next_offset) => {
                 let marker_offset = local.as_ref().map_or(-1, |l| l.marker_offset);
                 let time = local.map_or((0, None), |l| (l.stream_time_ms, l.sources));
-                // A changelog that was deleted and made anew could not rebuild this state on another disk: said now, not then.
-                let changelog = self.span()?;
                 if let Some(metadata) = &metadata {
-                    if marker_offset >= changelog.end {
-                        return Err(self.halt(Halt::MarkerMissing { end: changelog.end, seq: metadata.seq }));
-                    }
-                    if let Err(halt) = start::restore_from(None, changelog.from, metadata) {
-                        warn!(partition = task.partition, %halt, "the local store is whole, but could not be rebuilt");
-                    }
+                    self.look_at_changelog(self.span()?, metadata, marker_offset)?;
                 }
                 Ok(ready(task, state, metadata, next_offset, marker_offset, None, time))
             }
@@ -285,8 +289,17 @@ impl Job<'_> {
                 let whole = self.span()?;
                 // Before anything is discarded: what the changelog lacks, the store may have.
                 let (from, discard) = start::restore_from(from, whole.from, &metadata).map_err(|h| self.halt(h))?;
+                let own = local.as_ref().filter(|local| local.history == metadata.history);
+                if let Some(own) = own {
+                    self.look_at_changelog(whole, &metadata, own.marker_offset)?;
+                }
                 if discard {
-                    state = self.open_empty(state, local.as_ref(), Some(&metadata.history))?;
+                    let worth = match (&local, own) {
+                        (Some(_), None) => Some("it is of another life"),
+                        (Some(_), Some(_)) if whole.from > 0 => Some("the changelog has lost its beginning"),
+                        _ => None,
+                    };
+                    state = self.open_empty(state, worth)?;
                 }
                 let sources = local.and_then(|l| l.sources).filter(|_| !discard);
                 let (marker, marker_offset, time) = self.apply_changelog(&mut state, Span { from, ..whole }, &metadata, sources)?;
@@ -299,7 +312,7 @@ impl Job<'_> {
                     Plan::AtOffset(offset) => offset,
                     _ => self.first_offset()?,
                 };
-                let state = self.open_empty(state, local.as_ref(), None)?;
+                let state = self.open_empty(state, local.as_ref().map(|_| "it is of another life"))?;
                 let changelog_low = self.span()?.from;
                 Ok(Ready { changelog_low, ..ready(task, state, None, next_offset, -1, None, (0, None)) })
             }

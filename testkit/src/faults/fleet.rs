@@ -36,6 +36,11 @@ impl EndedByItself {
         let Some(status) = running.worker.exit_status() else { return Ok(()) };
         Err(EndedByItself(format!("{name} ended by itself ({status}):\n{}", last_words(running))).into())
     }
+
+    /// Whether it gave up waiting for a transaction that nobody ends, and said so.
+    pub fn waited_for_a_hanging_transaction(&self) -> bool {
+        self.0.contains("find-hanging")
+    }
 }
 
 impl std::fmt::Display for EndedByItself {

@@ -77,7 +77,8 @@ pub fn run(stage: &Stage, plan: &Plan, schedule: &mut Schedule, report: &mut Rep
         report.void();
     }
     let verdict = match played {
-        Err(why) if why.is::<EndedByItself>() => {
+        // What the broker left hanging nobody can go on from: then a process has to say so and end.
+        Err(why) if why.downcast_ref::<EndedByItself>().is_some_and(|ended| !(is_void && ended.waited_for_a_hanging_transaction())) => {
             report.ended_by_itself();
             Err(why)
         }

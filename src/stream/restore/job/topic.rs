@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use std::time::{Duration, Instant};
 use tracing::warn;
-use tripline_core::protocol::start::Halt;
+use tripline_core::protocol::start::{self, Halt};
 
 impl Job<'_> {
     /// A topic that was deleted and created again is read on at the old offset without any error by Kafka. The record before
@@ -58,9 +58,6 @@ impl Job<'_> {
         // Not compared is not the same as equal.
         let ids = ids.map_err(|_| self.kafka(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)))?;
         let written = metadata.and_then(|m| m.topic_id.clone());
-        match (written, ids.get(self.topic()).cloned()) {
-            (Some(written), Some(found)) if written != found => Err(self.halt(Halt::AnotherTopic { written, found })),
-            (written, found) => Ok(found.or(written)),
-        }
+        start::same_topic(written, ids.get(self.topic()).cloned()).map_err(|halt| self.halt(halt))
     }
 }
