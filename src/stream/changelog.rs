@@ -113,6 +113,8 @@ pub fn ends<C: ConsumerContext>(
         }
         debug!(topic, partition, %error, "the ends of a partition are not known yet, asking again");
         std::thread::sleep(ENDS_PAUSE);
+        // A client goes by what it knew of a topic that has grown since; this it learns from.
+        let _ = consumer.fetch_metadata(Some(topic), ENDS_ASKED);
     }
 }
 

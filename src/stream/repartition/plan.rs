@@ -172,8 +172,8 @@ fn divisor(a: i32, b: i32) -> i32 {
     if b == 0 { a.max(1) } else { divisor(b, a % b) }
 }
 
-/// The metadata of the move's commit: the next of a life that goes on, or the first of one whose changelog begins at `low`.
-pub fn next(life: Option<&Metadata>, commit: CommitId, partitions: i32, fingerprint: Option<String>, low: i64) -> Metadata {
+/// The metadata of the move's commit: the next of a life that goes on, or the first.
+pub fn next(life: Option<&Metadata>, commit: CommitId, partitions: i32, fingerprint: Option<String>) -> Metadata {
     Metadata {
         v: LAYOUT,
         history: life.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), |m| m.history.clone()),
@@ -183,7 +183,7 @@ pub fn next(life: Option<&Metadata>, commit: CommitId, partitions: i32, fingerpr
         partitions,
         fingerprint: fingerprint.or_else(|| life.map(|m| m.fingerprint.clone())).unwrap_or_default(),
         topic_id: life.and_then(|m| m.topic_id.clone()),
-        changelog_low: life.map_or(low, |m| m.changelog_low),
+        changelog_low: life.map_or(0, |m| m.changelog_low),
     }
 }
 
@@ -194,7 +194,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn ours(partitions: i32) -> Found {
-        Found::Ours(7, Metadata { partitions, ..next(None, CommitId(1), partitions, None, 0) })
+        Found::Ours(7, Metadata { partitions, ..next(None, CommitId(1), partitions, None) })
     }
 
     fn plan(tasks: &[Found], routers: &[Found], to: i32) -> Result<Verdict, Refusal> {
@@ -208,11 +208,12 @@ mod tests {
         assert_eq!((plan.from, plan.to, plan.routers.len()), (2, 5, 2));
         assert_eq!(plan.tasks.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, false, false]);
         let (_, before) = plan.tasks[0].clone().expect("goes on");
-        let after = next(Some(&before), CommitId(9), 5, None, 3);
+        let before = Metadata { changelog_low: 3, ..before };
+        let after = next(Some(&before), CommitId(9), 5, None);
         assert_eq!((after.seq, &after.history, after.partitions), (before.seq + 1, &before.history, 5));
-        let first = next(None, CommitId(9), 5, None, 3);
+        let first = next(None, CommitId(9), 5, None);
         assert_eq!((first.seq, first.history.len()), (0, 32));
-        assert_eq!((after.changelog_low, first.changelog_low), (0, 3), "where its own life began");
+        assert_eq!((after.changelog_low, first.changelog_low), (3, 0), "what was accepted stays so");
     }
 
     #[test]

@@ -211,12 +211,7 @@ impl Move<'_> {
             // What was unread counts as taken: it is written again.
             let first_offset = self.plan.life(partition).and(self.plan.offset(partition)).unwrap_or(next_offset);
             let fingerprint = passed.fingerprints.get(&partition).cloned();
-            let life = self.plan.life(partition);
-            let low = match life {
-                Some(_) => 0,
-                None => self.scene.ends(&self.scene.changelog, partition).map_err(Trouble::Other)?.0,
-            };
-            let metadata = plan::next(life, attempt, self.plan.to, fingerprint, low);
+            let metadata = plan::next(self.plan.life(partition), attempt, self.plan.to, fingerprint);
             let digests = own.map(|task| (task.marker.rules.clone(), task.marker.flags.clone())).unwrap_or_default();
             let marker = Marker {
                 stream_time_ms,
@@ -251,7 +246,7 @@ impl Move<'_> {
                     if was_added || self.scene.config.input.start == Start::Earliest { low } else { high }
                 }
             };
-            let metadata = plan::next(router.committed.as_ref().map(|(_, metadata)| metadata), attempt, self.plan.to, None, 0);
+            let metadata = plan::next(router.committed.as_ref().map(|(_, metadata)| metadata), attempt, self.plan.to, None);
             let key = marker_key(Some(&router.topic), router.partition);
             let before = router.was(self.plan.from).max(1);
             let (was, is) = (router.partition.rem_euclid(before), router.partition.rem_euclid(self.plan.to));
