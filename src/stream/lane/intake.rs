@@ -12,14 +12,14 @@ use std::ffi::CString;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// A task that got on with nothing for so long is not waited for: what stands there may be an open transaction of somebody
-/// else, or what an aborted one left.
+/// A task that got on with nothing for so long, while nothing but observations was taken, is not waited for until it does: what stands
+/// there may be an open transaction of somebody else, or what an aborted one left.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// No hold lasts longer: time goes by what the least of all sources says, and a source that is held says nothing new.
 const HELD_AT_MOST: Duration = Duration::from_secs(10);
 /// So long input flows after a hold that was ended by that.
-const FLOWS_FOR: Duration = Duration::from_secs(1);
+const FLOWS_FOR: Duration = Duration::from_millis(500);
 /// What a task may seem to have before it that is none: the ends of transactions have offsets, too, those of other lanes not least.
 const MARKERS: usize = 64;
 
@@ -69,16 +69,22 @@ impl Intake {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
     next: i64,
-    at: Option<Instant>,
+    /// Since when it stands at that offset, nothing else being taken.
+    stands_since: Option<Instant>,
+    has_stalled: bool,
 }
 
 impl Progress {
-    /// Whether the task came to another offset than before, now or lately.
-    fn is_made(&mut self, next: i64, now: Instant) -> bool {
+    /// Whether the task is to be waited for. While input flows, it may be the input that keeps it from getting on.
+    fn is_expected(&mut self, next: i64, is_held: bool, now: Instant) -> bool {
         if self.next != next {
-            *self = Progress { next, at: Some(now) };
+            *self = Progress { next, ..Progress::default() };
+        } else if !is_held {
+            self.stands_since = None;
+        } else if now.duration_since(*self.stands_since.get_or_insert(now)) >= STALLED_AFTER {
+            self.has_stalled = true;
         }
-        self.at.is_some_and(|at| now.duration_since(at) < STALLED_AFTER)
+        !self.has_stalled
     }
 }
 
@@ -106,10 +112,10 @@ impl Driver {
 
     /// Observations that the lane's tasks have before them, as far as the consumer knows. Tasks that do not get on are left out.
     fn waiting(&mut self, consumer: &BaseConsumer<Context>, now: Instant) -> Backlog {
-        let (shared, protocol) = (&self.shared, &self.protocol);
+        let (shared, protocol, is_held) = (&self.shared, &self.protocol, self.intake.held_since.is_some());
         let mut waiting = Backlog::default();
         for (id, task) in self.tasks.iter_mut().filter(|(id, task)| id.topic == 0 && task.flows() && protocol.is_running(**id)) {
-            if task.progress.is_made(task.next, now)
+            if task.progress.is_expected(task.next, is_held, now)
                 && let Some(end) = known_end(consumer, shared.topic(*id), id.partition)
             {
                 waiting.observations = waiting.observations.saturating_add(end.saturating_sub(task.next).max(0));
@@ -182,17 +188,25 @@ mod tests {
     fn no_hold_lasts_for_ever_and_input_flows_between_two() {
         let (mut intake, start) = (Intake::default(), Instant::now());
         let later = |ms| start + Duration::from_millis(ms);
-        let weighed = [0, 9_999, 10_000, 10_999, 11_000, 20_999, 21_000].map(|ms| intake.weigh(of(1_000_000), 10_000, later(ms)));
+        let weighed = [0, 9_999, 10_000, 10_499, 10_500, 20_499, 20_500].map(|ms| intake.weigh(of(1_000_000), 10_000, later(ms)));
         assert_eq!(weighed, [true, true, false, false, true, true, false]);
     }
 
     #[test]
     fn a_task_that_does_not_get_on_is_not_waited_for_until_it_does() {
         let (mut progress, start) = (Progress::default(), Instant::now());
-        let later = |ms| start + Duration::from_millis(ms);
-        assert!(progress.is_made(7, start) && progress.is_made(7, later(999)));
-        assert!(!progress.is_made(7, later(1_000)), "stalled");
-        assert!(progress.is_made(8, later(1_500)) && progress.is_made(8, later(2_499)));
+        let mut expected = |next, is_held, ms| progress.is_expected(next, is_held, start + Duration::from_millis(ms));
+        assert!(expected(7, true, 0) && expected(7, true, 500) && expected(7, true, 1_499));
+        assert!(!expected(7, true, 1_500) && !expected(7, false, 1_600) && !expected(7, true, 1_700), "stalled");
+        assert!(expected(8, true, 1_800) && expected(8, true, 1_900));
+    }
+
+    #[test]
+    fn a_task_that_input_keeps_from_getting_on_is_waited_for() {
+        let (mut progress, start) = (Progress::default(), Instant::now());
+        let mut expected = |is_held, seconds| progress.is_expected(7, is_held, start + Duration::from_secs(seconds));
+        assert!(expected(false, 0) && expected(false, 5) && expected(false, 60));
+        assert!(expected(true, 60) && expected(false, 61) && expected(true, 62) && !expected(true, 63));
     }
 
     #[test]
