@@ -133,6 +133,8 @@ pub struct Target<'a> {
 /// How much, how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
+    /// Events that come first, so that the capacity is that of a worker which has states to look up.
+    pub warm_up: u64,
     /// Events by which the capacity is measured.
     pub events: u64,
     /// So many times the capacity.
@@ -204,6 +206,8 @@ fn now_ms() -> i64 {
 /// Measures the capacity, overloads, waits, stops the broker, and checks every promise that needs no `replay`.
 pub fn run(target: &mut Target<'_>, traffic: &mut Traffic, plan: Plan) -> Result<Seen> {
     let joined = target.rebalances()?;
+    target.produce(traffic, plan.warm_up, None)?;
+    target.drain(traffic, plan.limit)?;
     let started = Instant::now();
     target.produce(traffic, plan.events, None)?;
     let first = target.sample()?;

@@ -55,8 +55,14 @@ fn overload_and_a_broker_that_stands_still_cost_time_and_nothing_else() -> Resul
         degraded_after,
     };
     let mut traffic = Traffic::new(7, 20_000);
-    let plan =
-        Plan { events: 60_000, factor: 3.0, load: Duration::from_secs(8), stop: Duration::from_secs(8), limit: Duration::from_secs(240) };
+    let plan = Plan {
+        warm_up: 0,
+        events: 60_000,
+        factor: 3.0,
+        load: Duration::from_secs(8),
+        stop: Duration::from_secs(8),
+        limit: Duration::from_secs(240),
+    };
     let seen = overload::run(&mut target, &mut traffic, plan)?;
     eprintln!("{}", overload::table(&seen, BUDGET_MIB << 20));
     let holds = running.metrics()?.sum("tripline_input_holds_total", &[]);

@@ -8,6 +8,8 @@ use tripline_testkit::overload::{self, Plan, RULES, Target, Traffic};
 use tripline_testkit::{Kafka, unique};
 
 const BUDGET_MIB: u64 = 512;
+/// Events of each actor before anything is measured, in the mean: six of seven have a state then.
+const WARM_UP: u64 = 2;
 const DEGRADED_AFTER: Duration = Duration::from_secs(10);
 /// Standing still: longer than a transaction may last, shorter than a member may be silent.
 const STOP: Duration = Duration::from_secs(20);
@@ -27,6 +29,7 @@ pub fn measure(kafka: &Kafka, setup: &Setup, args: &Args) -> Result<String> {
     let decisions = run.topic("decisions");
     let mut traffic = Traffic::new(42, u64::from(args.overload_actors));
     let plan = Plan {
+        warm_up: WARM_UP * u64::from(args.overload_actors),
         events: args.events,
         factor: 3.0,
         load: Duration::from_secs(args.overload_seconds),
