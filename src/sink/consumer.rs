@@ -43,6 +43,13 @@ fn properties(config: &Config, base: &ClientConfig) -> ClientConfig {
         .set("auto.offset.reset", "earliest")
         .set("enable.partition.eof", "false")
         .set("allow.auto.create.topics", "false")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        // A killed sink's partitions wait for this long. Shorter than a lane's: a heartbeat comes from librdkafka's own thread,
+        // so a slow disk does not look dead, and losing partitions by mistake costs repeats that change nothing.
+        .set("session.timeout.ms", "10000")
+        // Twice the time for which a database that fails is tried again. It is also how long the client waits for the answer when it
+        // joins the group: one that a broker has lost when it went down is asked for again only then.
+        .set("max.poll.interval.ms", "60000")
         // The sink's part of the memory budget.
         .set("queued.max.messages.kbytes", "4096")
         .set("queued.min.messages", "4000")
@@ -56,15 +63,6 @@ fn properties(config: &Config, base: &ClientConfig) -> ClientConfig {
     default("topic.metadata.refresh.interval.ms", "5000");
     // At the bound of what is fetched ahead a partition pauses: not for the default's whole second.
     default("fetch.queue.backoff.ms", "50");
-    // Twice the time for which a database that fails is tried again. It is also how long the client waits for the answer when it joins
-    // the group: one that a broker has lost when it went down is asked for again only then.
-    properties.set("max.poll.interval.ms", "60000");
-    if base.get("group.protocol") != Some("consumer") {
-        // A killed sink's partitions wait for this long. Shorter than a lane's: a heartbeat comes from librdkafka's own thread,
-        // so a slow disk does not look dead, and losing partitions by mistake costs repeats that change nothing.
-        properties.set("session.timeout.ms", "10000");
-        properties.set("partition.assignment.strategy", "cooperative-sticky");
-    }
     properties
 }
 

@@ -307,7 +307,8 @@ pub fn plan(
 }
 
 /// Where the restore of a [`Plan::Restore`] begins to read a changelog that begins at `low`, and whether the local store is to be
-/// emptied first. Compaction leaves the beginning where it is: what stood before it was deleted, and states in it would be missing without a word.
+/// emptied first. Compaction leaves the beginning where it is: what stood before it was deleted, and states in it would be missing
+/// without a word.
 pub fn restore_from(from: Option<i64>, low: i64, metadata: &Metadata) -> Result<(i64, bool), Halt> {
     match from {
         Some(from) if from >= low => Ok((from, false)),

@@ -181,7 +181,7 @@ impl Job<'_> {
         let task = self.task;
         // How many tasks there were when it was written does not matter: a router has no state that could be at home elsewhere.
         // Its markers are the memory of what was routed: without metadata of ours beside one, routing again would count twice.
-        let newest = if metadata.is_none() { self.newest_marker()? } else { None };
+        let newest = if metadata.is_none() { self.newest_marker(self.span()?)? } else { None };
         if let Some(marker) = newest {
             return Err(self.halt(Halt::ForeignOffset { marker: marker.seq }));
         }
@@ -307,14 +307,14 @@ impl Job<'_> {
                 Ok(ready(task, state, Some(metadata), offset, marker_offset, Some((marker.rules, marker.flags)), time))
             }
             Plan::SearchMarker | Plan::Fresh | Plan::AtOffset(_) => {
-                let newest = self.newest_marker()?;
+                let whole = self.span()?;
+                let newest = self.newest_marker(whole)?;
                 let next_offset = match start::after_search(offset, newest.as_ref()).map_err(|h| self.halt(h))? {
                     Plan::AtOffset(offset) => offset,
                     _ => self.first_offset()?,
                 };
                 let state = self.open_empty(state, local.as_ref().map(|_| "it is of another life"))?;
-                let changelog_low = self.span()?.from;
-                Ok(Ready { changelog_low, ..ready(task, state, None, next_offset, -1, None, (0, None)) })
+                Ok(Ready { changelog_low: whole.from, ..ready(task, state, None, next_offset, -1, None, (0, None)) })
             }
         }
     }
@@ -386,10 +386,10 @@ impl Job<'_> {
         ours
     }
 
-    fn newest_marker(&self) -> Result<Option<Marker>, RestoreError> {
+    fn newest_marker(&self, changelog: Span<'_>) -> Result<Option<Marker>, RestoreError> {
         let mut newest = None;
         let mine = marker_key((self.task.topic > 0).then(|| self.topic()), self.task.partition);
-        self.read_changelog(self.span()?, |record| {
+        self.read_changelog(changelog, |record| {
             if record.key == mine {
                 newest = record.value.map(|value| (self.marker(Some(value), record.offset), record.offset));
             }
