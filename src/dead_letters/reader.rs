@@ -141,7 +141,7 @@ impl Reader<'_> {
     fn read(&self, partition: i32, from: i64, end: i64, mut show: impl FnMut(&BorrowedMessage<'_>) -> bool) -> Result<(), Error> {
         let span = Span { topic: self.topic(), partition, from, end };
         let show = |record: &BorrowedMessage<'_>| Ok::<_, Infallible>(show(record));
-        changelog::read_records(&self.committed, span, patience(self.config), || false, show).map_err(|error| match error {
+        changelog::read_what_is_left(&self.committed, span, patience(self.config), show).map_err(|error| match error {
             ReadError::Open => Error::Open { topic: self.topic().to_owned(), partition, end },
             ReadError::Kafka(source) => Error::Kafka { what: format!("read {}/{partition}", self.topic()), source },
             ReadError::Shown(never) => match never {},

@@ -5,6 +5,7 @@
 
 use super::{access, queues};
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -14,8 +15,27 @@ use tracing::{debug, warn};
 
 /// Keeps quiet: whoever asks says what failed.
 pub struct Quiet;
-impl ClientContext for Quiet {}
+impl ClientContext for Quiet {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        debug!(facility, message, "client");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "client");
+    }
+}
 impl ConsumerContext for Quiet {}
+
+/// Events that a client is heard for at a time.
+const HEARD: usize = 256;
+
+/// Lets a client that is only asked say what it logs and complains of: until somebody polls, it keeps all of it.
+pub fn hear<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
+    for _ in 0..HEARD {
+        // Nothing is assigned, so no record comes; whether Kafka can be reached the next question tells.
+        let _ = consumer.poll(Duration::ZERO);
+    }
+}
 
 /// What a client gets to see, and which end of a partition it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +199,7 @@ pub fn read_records<C: ConsumerContext, E>(
             Some(Err(KafkaError::PartitionEOF(_))) if position(consumer, span).is_some_and(|at| at >= span.end) => break Ok(()),
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
             // It is reported once and comes never again: no reason to wait for more.
-            Some(Err(error)) if access::is_refusal(&error) => break Err(ReadError::Kafka(error)),
+            Some(Err(error)) if access::is_refusal(&error) || is_gone(&error) => break Err(ReadError::Kafka(error)),
             Some(Err(error)) => warn!(topic = span.topic, partition = span.partition, %error, "could not read, tried again"),
         }
         if Instant::now() > deadline || is_stopping() {
@@ -190,6 +210,65 @@ pub fn read_records<C: ConsumerContext, E>(
     result
 }
 
+/// As [`read_records`], of a topic with a retention: records that it takes before they are read are passed by.
+pub fn read_what_is_left<C: ConsumerContext, E>(
+    consumer: &BaseConsumer<C>,
+    mut span: Span<'_>,
+    patience: Duration,
+    mut show: impl FnMut(&BorrowedMessage<'_>) -> Result<bool, E>,
+) -> Result<(), ReadError<E>> {
+    loop {
+        match read_records(consumer, span, patience, || false, &mut show) {
+            Err(ReadError::Kafka(error)) if is_gone(&error) => {
+                let (low, _) = ends(consumer, span.topic, span.partition, || false).map_err(ReadError::Kafka)?;
+                if low <= span.from {
+                    return Err(ReadError::Kafka(error));
+                }
+                // What was shown stood before it.
+                span.from = low;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Whether the offset that is to be read is not there any more.
+fn is_gone(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))
+}
+
 fn position<C: ConsumerContext>(consumer: &BaseConsumer<C>, span: Span<'_>) -> Option<i64> {
     consumer.position().ok()?.find_partition(span.topic, span.partition)?.offset().to_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::bindings as rd;
+
+    /// Events that wait in the client for somebody to poll.
+    fn waiting(client: &BaseConsumer<Quiet>) -> usize {
+        // SAFETY: the client lives as long as the reference; the queue is given back.
+        unsafe {
+            let queue = rd::rd_kafka_queue_get_consumer(client.client().native_ptr());
+            let waiting = rd::rd_kafka_queue_length(queue);
+            rd::rd_kafka_queue_destroy(queue);
+            waiting
+        }
+    }
+
+    #[test]
+    fn a_client_that_is_only_asked_keeps_nothing_once_it_was_heard() {
+        // Nobody listens there, so the client has something to complain of, again and again.
+        let mut base = ClientConfig::new();
+        base.set("bootstrap.servers", "127.0.0.1:9").set("reconnect.backoff.ms", "1").set("reconnect.backoff.max.ms", "5");
+        let client = client(&base, "g", Isolation::Uncommitted, FEW).expect("no broker is needed");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while waiting(&client) < 3 && Instant::now() < deadline {
+            let _ = client.fetch_watermarks("t", 0, Duration::from_millis(100));
+        }
+        assert!(waiting(&client) >= 3, "{} events", waiting(&client));
+        hear(&client);
+        assert!(waiting(&client) < 3, "{} events", waiting(&client));
+    }
 }

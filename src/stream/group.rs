@@ -14,6 +14,8 @@ use tripline_core::tick::Layout;
 
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one look at offsets may take: the client itself asks again while they are held.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What the group has for a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Found {
     Nothing,
     /// An offset that a worker did not write.
     Foreign(i64),
+    /// An offset that a worker of a newer version wrote, in this layout.
+    Newer(i64, u64),
     /// An offset of ours.
     Ours(i64, Metadata),
 }
@@ -29,24 +33,48 @@ pub enum Found {
 impl Found {
     /// Sorts an offset by its metadata.
     pub fn new(offset: i64, metadata: &str) -> Found {
-        Metadata::parse(metadata).map_or(Found::Foreign(offset), |metadata| Found::Ours(offset, metadata))
+        match Metadata::read(metadata) {
+            Ok(Some(metadata)) => Found::Ours(offset, metadata),
+            Err(Halt::Newer { layout }) => Found::Newer(offset, layout),
+            Ok(None) | Err(_) => Found::Foreign(offset),
+        }
+    }
+
+    /// The offset, whoever wrote it.
+    pub fn offset(&self) -> Option<i64> {
+        match self {
+            Found::Ours(offset, _) | Found::Newer(offset, _) | Found::Foreign(offset) => Some(*offset),
+            Found::Nothing => None,
+        }
     }
 
     /// What a worker wrote with the offset.
     pub fn metadata(&self) -> Option<&Metadata> {
         match self {
             Found::Ours(_, metadata) => Some(metadata),
-            Found::Nothing | Found::Foreign(_) => None,
+            Found::Nothing | Found::Foreign(_) | Found::Newer(..) => None,
         }
     }
+}
+
+/// Another producer's transaction holds an offset, and neither ended nor timed out.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the committed offset of {topic}/{partition} stays pending: another producer's transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging"
+)]
+pub struct Pending {
+    /// The topic that is read.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
 }
 
 /// Why offsets were not read.
 #[derive(Debug, thiserror::Error)]
 pub enum OffsetsError {
-    /// Another producer's transaction holds one of them and neither ended nor timed out.
-    #[error("a committed offset stays pending")]
-    Pending,
+    /// One of them is held.
+    #[error(transparent)]
+    Pending(Pending),
     /// The client refused.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
@@ -70,15 +98,20 @@ pub fn offsets<C: ConsumerContext>(
 ) -> Result<Vec<Found>, OffsetsError> {
     let deadline = Instant::now() + patience;
     loop {
-        match look(client, partitions, Duration::from_secs(2)) {
+        match look(client, partitions, LOOK) {
             Ok(found) => return Ok(found),
             Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
-            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut) | KafkaError::OffsetFetch(_)) => {
-                return Err(OffsetsError::Pending);
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(pending(client, partitions).map_or_else(|| error.into(), OffsetsError::Pending)),
         }
     }
+}
+
+/// The first of the offsets that is held. A broker that is asked for several at once does not say which.
+fn pending<C: ConsumerContext>(client: &BaseConsumer<C>, partitions: &[(&str, i32)]) -> Option<Pending> {
+    let is_held =
+        |error: KafkaError| matches!(error, KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut) | KafkaError::OffsetFetch(_));
+    let held = partitions.iter().find(|one| look(client, &[**one], LOOK).is_err_and(is_held));
+    held.map(|(topic, partition)| Pending { topic: (*topic).to_owned(), partition: *partition })
 }
 
 fn look<C: ConsumerContext>(client: &BaseConsumer<C>, partitions: &[(&str, i32)], timeout: Duration) -> KafkaResult<Vec<Found>> {

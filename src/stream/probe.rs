@@ -129,6 +129,10 @@ fn serve(shared: &Arc<Shared>, instance: &str, questions: &Receiver<Question>, a
             }
             (Question::Layout | Question::Owners | Question::Topics, None) => {}
         }
+        if let Some(probe) = &probe {
+            changelog::hear(&probe.committed);
+            changelog::hear(&probe.ends);
+        }
     }
 }
 

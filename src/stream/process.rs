@@ -315,7 +315,10 @@ impl Processor {
     /// The observation of a record of the keyed topic; `None` when the event concerns nobody that the rules count.
     fn observe<'m>(&self, record: &'m BorrowedMessage<'_>, engine: &Engine) -> Result<Option<Observation<'m>>, Rejection> {
         if self.shared.is_routed() {
-            return Observation::decode(record.key(), record.payload()).map(Some);
+            let observation = Observation::decode(record.key(), record.payload())?;
+            // Written by somebody who knew another number of tasks: here the entity has no state, and would get a second one.
+            self.require_home(record, Partitioner::Murmur2, "the topic got more")?;
+            return Ok(Some(observation));
         }
         let event = self.decode(record)?;
         let reference_ms = record.timestamp().to_millis().unwrap_or(event.event_time_ms);
@@ -324,14 +327,21 @@ impl Processor {
         if !observation.entity.is_named_by(key) {
             return Err(Rejection::new(Reason::Misrouted, "the key is not the event's actor (input.keyed_by)"));
         }
-        let expected = match self.shared.config.input.partitioner {
-            Partitioner::Murmur2 => murmur2_partition(key, self.shared.partitions),
-            Partitioner::Consistent => crc32_partition(key, self.shared.partitions),
-        };
-        if expected != record.partition() {
-            return Err(Rejection::new(Reason::Misrouted, format!("the key belongs to partition {expected} (input.partitioner)")));
-        }
+        self.require_home(record, self.shared.config.input.partitioner, "input.partitioner")?;
         Ok(Some(observation))
+    }
+
+    /// That a record of the keyed topic stands where its key belongs; `why` is where to look if not.
+    fn require_home(&self, record: &BorrowedMessage<'_>, partitioner: Partitioner, why: &str) -> Result<(), Rejection> {
+        let (key, partitions) = (record.key().unwrap_or_default(), self.shared.partitions);
+        let home = match partitioner {
+            Partitioner::Murmur2 => murmur2_partition(key, partitions),
+            Partitioner::Consistent => crc32_partition(key, partitions),
+        };
+        if home == record.partition() {
+            return Ok(());
+        }
+        Err(Rejection::new(Reason::Misrouted, format!("the key belongs to partition {home} ({why})")))
     }
 }
 

@@ -13,6 +13,7 @@ pub use pool::start;
 pub use refused::Refused;
 
 use super::access;
+use super::group::Pending;
 use crate::config::Config;
 use crate::state::TaskState;
 use rdkafka::error::KafkaError;
@@ -123,15 +124,8 @@ pub enum RestoreError {
         source: Halt,
     },
     /// The group's offset stays pending.
-    #[error(
-        "the committed offset of {topic}/{partition} stays pending: another producer's transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging"
-    )]
-    Pending {
-        /// The input topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
-    },
+    #[error(transparent)]
+    Pending(Pending),
     /// The changelog cannot be read to its end.
     #[error(
         "changelog partition {partition} stays open below offset {end}: a transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging"
@@ -186,7 +180,7 @@ pub enum RestoreError {
 /// What an operator can do about it, unless the reason says so itself.
 fn way_out(topic: &str, partition: i32, halt: &Halt) -> String {
     match halt {
-        Halt::Partitions { .. } | Halt::Newer { .. } => String::new(),
+        Halt::Partitions { .. } | Halt::Newer { .. } | Halt::UnreadableMarker { .. } => String::new(),
         Halt::ChangelogCut { .. } => {
             format!("; restore the topic, or go on with what is left: `tripline state adopt --topic {topic} --partition {partition}`")
         }
@@ -201,9 +195,10 @@ impl RestoreError {
     }
 }
 
-/// How long an open transaction may hold up what is read: until it ended or timed out, with its coordinator's moment to say so.
+/// How long an open transaction may hold up what is read: until it ended or timed out. Brokers look for those that timed out every ten
+/// seconds (`transaction.abort.timed.out.transaction.cleanup.interval.ms`), and then write a marker to each partition.
 pub fn patience(config: &Config) -> Duration {
-    2 * config.stream.transaction_timeout.0 + Duration::from_secs(5)
+    2 * config.stream.transaction_timeout.0 + Duration::from_secs(15)
 }
 
 /// Half of the changelog's `delete.retention.ms` (7 days): a store older than this may hold entities whose tombstones are gone.

@@ -166,6 +166,16 @@ impl Kafka {
         })
     }
 
+    /// Deletes a topic and waits until it is gone.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        let admin: AdminClient<_> = self.client_config().create()?;
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT)).request_timeout(Some(REQUEST_LIMIT));
+        for outcome in block_on(admin.delete_topics(&[name], &options))?.with_context(|| format!("could not delete topic {name}"))? {
+            outcome.map_err(|(topic, code)| anyhow::anyhow!("could not delete topic {topic}: {code}"))?;
+        }
+        crate::wait_until(REQUEST_LIMIT, &format!("topic {name} is gone"), || self.end_offsets(name).is_err())
+    }
+
     /// Gives a topic these settings, and no others of its own.
     pub fn alter_topic(&self, name: &str, settings: &[(&str, &str)]) -> Result<()> {
         let admin: AdminClient<_> = self.client_config().create()?;

@@ -262,6 +262,60 @@ fn a_worker_that_is_started_during_a_move_waits_at_the_door() -> Result<()> {
     ready(running)?.stop()
 }
 
+/// A process that has not heard of a move, and owns no task that would stop it, must not route: its observations would go to where their
+/// entities were.
+#[test]
+fn a_router_that_knows_of_fewer_tasks_than_there_are_stops() -> Result<()> {
+    let line = Line::new(&Setup::routed(1, 2))?;
+    let running = ready(start(&line, 2, &[])?)?;
+    line.produce(generated(94, 400)?.lines())?;
+    line.settle()?;
+    running.stop()?;
+    let (offset, ours) = metadata(&line, &line.input, 0)?;
+    // What a move writes beside a router's offset.
+    let mut moved: serde_json::Value = serde_json::from_str(&ours)?;
+    moved["partitions"] = 4.into();
+    wait_until(PATIENCE, "the group is empty", || set_offset(&line, &line.input, 0, offset, &moved.to_string()).is_ok())?;
+    let listed = line.command(&["state", "list"], &line.settings("one"))?;
+    ensure!(listed.status.code() == Some(1), "it is foretold: {}", String::from_utf8_lossy(&listed.stdout));
+    let mut stopped = start(&line, 2, &[])?;
+    wait_until(PATIENCE, "the process stops", || stopped.worker.exit_status().is_some())?;
+    let log = stopped.worker.log_tail(30);
+    ensure!(log.contains("the state was written for 4 partitions, the topic has 2"), "says why:\n{log}");
+    Ok(())
+}
+
+/// What somebody wrote to an entity's former partition, or to any but its own, makes no second state there.
+#[test]
+fn an_observation_in_another_partition_than_its_keys_is_dead_lettered_and_can_be_sent_home() -> Result<()> {
+    let line = Line::new(&Setup::routed(1, 2))?;
+    let running = ready(start(&line, 2, &[])?)?;
+    line.produce(generated(95, 400)?.lines())?;
+    line.settle()?;
+    let observations = line.topic("internal.observations");
+    let found = line.read("internal.observations")?;
+    let entity = found.iter().find(|record| record.key_text().starts_with("user:")).context("an observation of a user")?;
+    let strayed = Record::new(entity.key_text(), entity.value.clone().context("a value")?);
+    line.kafka.produce_all(&observations, [strayed.to_partition(1 - entity.partition)])?;
+    let letters = || line.read("dead-letters").unwrap_or_default();
+    wait_until(PATIENCE, "it is dead-lettered", || {
+        letters()
+            .iter()
+            .any(|letter| letter.header("tripline-reason") == Some(b"misrouted") && letter.header("tripline-stage") == Some(b"detector"))
+    })?;
+    assert_at_home(&line, 2)?;
+    let sent = line.command(&["dlq", "redrive", "--reason", "misrouted", "--execute"], &line.settings("one"))?;
+    ensure!(String::from_utf8_lossy(&sent.stdout).contains("1 dead letter sent back"), "{}", String::from_utf8_lossy(&sent.stderr));
+    let at_home = |record: &&tripline_testkit::OwnedRecord| record.partition == entity.partition && record.key == entity.key;
+    let before = found.iter().filter(at_home).count();
+    wait_until(PATIENCE, "it is at home", || {
+        line.read("internal.observations").is_ok_and(|now| now.iter().filter(at_home).count() == before + 1)
+    })?;
+    line.settle()?;
+    ensure!(letters().iter().filter(|letter| letter.header("tripline-reason").is_some()).count() == 1, "it was taken there");
+    running.stop()
+}
+
 /// A commit of many states, as a worker would have written it; the evidence run sets more.
 #[test]
 fn many_states_move_and_none_is_left_behind() -> Result<()> {

@@ -6,8 +6,11 @@ use anyhow::{Context, Result, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
+use std::convert::Infallible;
 use std::time::Duration;
+use tripline::stream::changelog::{self, Isolation, ReadError, Span};
 use tripline_testkit::{Record, wait_until};
 
 /// A member that was stopped is one until its session is over: short, so that offsets can be written soon.
@@ -150,6 +153,60 @@ fn a_newest_marker_that_cannot_be_read_is_no_fresh_start() -> Result<()> {
     Ok(())
 }
 
+/// The way out that the manual names: the task's last marker once more, and then the changelog's word for it.
+#[test]
+fn a_marker_that_somebody_wrote_over_is_written_again_and_adopted() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    let events = generated(78, 2_000)?;
+    let parts = parts(&events, 2);
+    let running = start(&line, &[])?;
+    line.produce(parts[0].iter().copied())?;
+    line.settle()?;
+    running.stop()?;
+    let changelog = line.topic("internal.changelog");
+    let markers = line.read("internal.changelog")?;
+    let last = markers.iter().rfind(|record| record.key_text() == "task/0").and_then(|record| record.value.clone()).context("a marker")?;
+    line.kafka.produce_all(&changelog, [Record::new("task/0", "somebody else's").to_partition(0)])?;
+    let next = line.kafka.committed_offsets(&line.app, &line.input)?[&0];
+    set_offset(&line, &line.input, 0, next, "somebody else's")?;
+    let listed = line.command(&["state", "list"], &line.settings("one"))?;
+    let said = String::from_utf8_lossy(&listed.stdout).into_owned();
+    ensure!(listed.status.code() == Some(1) && said.contains("should be the task's newest marker"), "it is foretold: {said}");
+    let log = refusal(&line)?;
+    ensure!(log.contains("should be the task's newest marker") && !log.contains("state adopt"), "adopt alone is no way out:\n{log}");
+    line.kafka.produce_all(&changelog, [Record::new("task/0", last).to_partition(0)])?;
+    adopt(&line, &[])?;
+    let running = start(&line, &[])?;
+    line.produce(parts[1].iter().copied())?;
+    line.settle()?;
+    assert_equal(&line.decisions()?, &line.replay(&events)?);
+    running.stop()
+}
+
+/// What retention takes while somebody reads: those who read what is left go on behind it, all others are told at once.
+#[test]
+fn records_that_go_before_they_are_read_are_passed_by_or_told_of() -> Result<()> {
+    let line = Line::new(&Setup::keyed(1))?;
+    line.kafka.produce_all(&line.input, (0..30).map(|n| Record::new(format!("user:u{n}"), "{}").to_partition(0)))?;
+    let mut gone = TopicPartitionList::new();
+    gone.add_partition_offset(&line.input, 0, Offset::Offset(20))?;
+    let delete = || admin(&line, async |admin, options| admin.delete_records(&gone, options).await);
+    wait_until(PATIENCE, "the records are gone", || delete().is_ok_and(|done| done.is_ok()))?;
+    let client = changelog::client(&line.kafka.client_config(), &line.app, Isolation::Committed, changelog::FEW)?;
+    let span = Span { topic: &line.input, partition: 0, from: 0, end: 30 };
+    let mut found = Vec::new();
+    let mut show = |record: &BorrowedMessage<'_>| {
+        found.push(record.offset());
+        Ok::<_, Infallible>(false)
+    };
+    let told = changelog::read_records(&client, span, 4 * PATIENCE, || false, &mut show);
+    ensure!(matches!(told, Err(ReadError::Kafka(_))), "{told:?}");
+    let read = changelog::read_what_is_left(&client, span, 4 * PATIENCE, &mut show);
+    ensure!(read.is_ok(), "{read:?}");
+    ensure!(found == (20..30).collect::<Vec<_>>(), "{found:?}");
+    Ok(())
+}
+
 /// Records that were deleted before they were read: said, and read on from what is there when told so.
 fn outran_by_retention(setup: &Setup) -> Result<()> {
     let line = Line::new(setup)?;
@@ -239,8 +296,7 @@ fn made_anew(setup: &Setup) -> Result<()> {
         if !is_running {
             running.worker.terminate(Duration::from_secs(12))?;
         }
-        admin(&line, async |admin, options| admin.delete_topics(&[&line.input], options).await)??;
-        wait_until(PATIENCE, "the topic is gone", || line.kafka.end_offsets(&line.input).is_err())?;
+        line.kafka.delete_topic(&line.input)?;
         line.kafka.create_topic(&line.input, 1, &[("message.timestamp.type", "CreateTime"), ("retention.ms", "-1")])?;
         // More than was read of the former one: the offset is inside the new topic.
         line.produce(generated(75, 2_500)?.lines())?;

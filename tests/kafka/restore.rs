@@ -116,9 +116,7 @@ fn a_changelog_that_was_made_anew_stops_the_task() -> Result<()> {
     line.settle()?;
     running.stop()?;
     let changelog = line.topic("internal.changelog");
-    let admin: rdkafka::admin::AdminClient<_> = line.kafka.client_config().create()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(admin.delete_topics(&[&changelog], &rdkafka::admin::AdminOptions::new()))?;
+    line.kafka.delete_topic(&changelog)?;
     wait_until(PATIENCE, "the changelog is there again, empty", || {
         line.command(&["topics", "apply"], &line.settings("setup")).is_ok_and(|done| done.status.success())
             && line.kafka.end_offsets(&changelog).is_ok_and(|ends| ends.values().all(|end| *end == 0))

@@ -2,10 +2,13 @@
 
 use super::finding::Findings;
 use super::states::States;
-use super::{Audit, Kind, MAX_FINDINGS, NoteKind, Place, Role, Stamp, Task, Window};
+use super::{Audit, Kind, NoteKind, Place, Role, Stamp, Task, Window};
 use crate::protocol::CommitId;
 use crate::protocol::start::{LAYOUT, Marker, Metadata};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Tombstones under markers' keys that are kept until all is read: more than a move of any input leaves.
+const MAX_TOMBSTONES: usize = 1 << 16;
 
 /// What an audit remembers of a commit: 96 bytes, see `docs/audit.md`.
 #[derive(Debug, Clone, Copy)]
@@ -145,7 +148,7 @@ impl Markers {
     pub fn marker(&mut self, task: &Task, partition: i32, offset: i64, at_ms: i64, settled: bool, value: Option<&[u8]>) {
         let Some(value) = value else {
             self.states.unknown(task);
-            if self.deleted.len() < MAX_FINDINGS {
+            if self.deleted.len() < MAX_TOMBSTONES {
                 self.deleted.push(Tombstone { task: task.clone(), partition, offset, at_ms });
             } else {
                 self.findings.total += 1;

@@ -192,7 +192,11 @@ impl Findings {
     }
 
     pub(super) fn note(&mut self, kind: NoteKind) {
-        *self.notes.entry(kind).or_default() += 1;
+        self.notes(kind, 1);
+    }
+
+    pub(super) fn notes(&mut self, kind: NoteKind, count: u64) {
+        *self.notes.entry(kind).or_default() += count;
     }
 
     /// An output without a marker: those of one commit are one finding.

@@ -6,6 +6,7 @@ use super::report::{OutputCoverage, Report, TaskCoverage};
 use super::seen::{Seen, Sighting};
 use super::{Kind, MAX_FINDINGS, NoteKind, Place, Role, Stamp, Task, Window};
 use crate::protocol::start::Metadata;
+use std::collections::BTreeMap;
 
 /// A record of an output topic that says which commit wrote it.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +68,8 @@ pub struct Audit {
     findings: Findings,
     records: [u64; Role::ALL.len()],
     repeats: Vec<Repeat>,
+    /// Those that are not named any more, by the commit that the later one is of.
+    more_repeats: BTreeMap<(Role, (u32, u32)), u64>,
     seen: Seen,
     /// Of the partition that is being read: the place in its chain of the last commit of each task.
     last: Vec<Option<u32>>,
@@ -75,7 +78,8 @@ pub struct Audit {
 impl Audit {
     pub(super) fn new(window: Window, changelog: String, tasks: Vec<(Task, Chain)>, findings: Findings) -> Audit {
         let last = vec![None; tasks.len()];
-        Audit { window, changelog, tasks, findings, records: [0; Role::ALL.len()], repeats: Vec::new(), seen: Seen::default(), last }
+        let (records, repeats, more_repeats) = ([0; Role::ALL.len()], Vec::new(), BTreeMap::new());
+        Audit { window, changelog, tasks, findings, records, repeats, more_repeats, seen: Seen::default(), last }
     }
 
     /// The group's offset of a task with its metadata, if it is ours. Tasks without a commit in the window are passed over.
@@ -201,9 +205,12 @@ impl Audit {
 
     fn see(&mut self, id: u64, role: Role, at: Place<'_>, stamp: Option<Stamp>, commit: Option<(u32, u32)>) {
         let Some(before) = self.seen.see(id, Sighting { commit, offset: at.offset }) else { return };
+        // What they mean is known when all is counted.
         if self.repeats.len() >= MAX_FINDINGS {
-            // What they mean is known when all is counted; more of them are more of the same.
-            self.findings.total += 1;
+            match (commit, before.commit) {
+                (Some(commit), Some(_)) if role != Role::Observations => *self.more_repeats.entry((role, commit)).or_default() += 1,
+                _ => self.findings.total += 1,
+            }
             return;
         }
         let Place { topic, partition, offset } = at;
@@ -213,11 +220,18 @@ impl Audit {
     /// An id that came twice is an output that was made twice, unless each belongs to a commit that counts exactly the outputs
     /// found: then two input records made them, and the app sent an event id again.
     fn judge_repeats(&mut self) {
+        let adds_up = |role, commit: Option<(u32, u32)>| {
+            commit.is_some_and(|(task, at)| self.tasks[task as usize].1.commits[at as usize].adds_up(role))
+        };
+        for ((role, commit), count) in std::mem::take(&mut self.more_repeats) {
+            // The earlier one's commit is a finding by itself if it does not add up.
+            match adds_up(role, Some(commit)) {
+                true => self.findings.notes(NoteKind::RepeatedEvent, count),
+                false => self.findings.total += count,
+            }
+        }
         for repeat in std::mem::take(&mut self.repeats) {
-            let adds_up = |commit: Option<(u32, u32)>| {
-                commit.is_some_and(|(task, at)| self.tasks[task as usize].1.commits[at as usize].adds_up(repeat.role))
-            };
-            if repeat.role != Role::Observations && adds_up(repeat.commit) && adds_up(repeat.before.commit) {
+            if repeat.role != Role::Observations && adds_up(repeat.role, repeat.commit) && adds_up(repeat.role, repeat.before.commit) {
                 self.findings.note(NoteKind::RepeatedEvent);
                 continue;
             }

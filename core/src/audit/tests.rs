@@ -455,6 +455,22 @@ fn an_output_that_stands_twice_is_found_and_an_event_sent_again_is_a_remark() {
 }
 
 #[test]
+fn events_sent_again_are_a_remark_however_many_they_are() {
+    let (mut log, again) = (Log::new(), MAX_FINDINGS + 20);
+    // The last commit made all of them, each with an id of the commit before it.
+    let [before, last] = [24, 27].map(|index: usize| log.outputs[index].clone());
+    let many = |output: &Written| (0..again as u64).map(|at| Written { id: 10_000 + at, ..output.clone() }).collect::<Vec<_>>();
+    log.outputs.extend(many(&last));
+    log.outputs.splice(27..27, many(&before));
+    for seq in [8, 9] {
+        log.marker(seq).work.as_mut().expect("counts").outputs.decisions += again as u64;
+    }
+    assert_eq!((log.kinds(), log.notes()), (vec![], vec![(NoteKind::RepeatedEvent, again as u64)]));
+    log.marker(9).work.as_mut().expect("counts").outputs.decisions -= 1;
+    assert_eq!(log.report().total, again as u64 + 1, "all of them and the commit, when it does not add up");
+}
+
+#[test]
 fn an_output_after_one_of_a_later_commit_came_back_from_the_dead() {
     let mut log = Log::new();
     let late = log.outputs.remove(3);

@@ -6,18 +6,17 @@ use super::{Failure, code, of_client, of_kafka, of_topics};
 use crate::config::{Config, KeyedBy};
 use crate::stream::changelog::{self, Isolation, Quiet, ReadError, Span};
 use crate::stream::client::{self, ClientError};
-use crate::stream::restore::{RestoreError, patience};
+use crate::stream::group::{self, OffsetsError};
+use crate::stream::restore::patience;
 use crate::stream::topics::cluster::{Cluster, Found};
 use crate::stream::topics::names;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, Timestamp, TopicPartitionList};
 use record::Ours;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tripline_core::audit::{Audit, Complete, Markers, Report, Role, Task, Window};
-use tripline_core::protocol::start::Metadata;
 
 /// How long the cluster may take for one answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -26,9 +25,6 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 const BEYOND_TRANSACTION_MS: i64 = 15_000;
 /// `min.compaction.lag.ms` that workers insist on; taken when we may not read the topic's settings.
 const LEAST_LAG_MS: i64 = 3_600_000;
-
-/// The group's offset of a task, if it has one, and its metadata, if it is ours.
-type GroupOffset = Option<(i64, Option<Metadata>)>;
 
 /// A partition to read: its first offset to look at, and the watermark.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +69,7 @@ impl Reader<'_> {
         let offsets = self.offsets()?;
         let mut audit = self.markers(window, &changelog, &settled)?;
         for (task, found) in &offsets {
-            audit.offset(task, found.as_ref().map(|(offset, metadata)| (*offset, metadata.as_ref())));
+            audit.offset(task, found.offset().map(|offset| (offset, found.metadata())));
         }
         // Where a kind has no topic, nothing of it is missing.
         let mut complete: [Complete; Role::ALL.len()] = Default::default();
@@ -163,43 +159,20 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The group's offsets of all tasks, once no transaction holds them.
-    fn offsets(&self) -> Result<Vec<(Task, GroupOffset)>, Failure> {
+    /// The tasks, and the group's offset of each, once no transaction holds one of them.
+    fn offsets(&self) -> Result<Vec<(Task, group::Found)>, Failure> {
         let keyed = self.config.keyed_topic();
         let inputs = self.config.input.topics.iter().filter(|topic| **topic != keyed);
         let mut tasks = Vec::new();
         for topic in std::iter::once(&keyed).chain(inputs) {
             tasks.extend(self.partitions(topic)?.map(|partition| Task { topic: topic.clone(), partition }));
         }
-        let deadline = Instant::now() + patience(self.config);
-        loop {
-            match self.try_offsets(&tasks) {
-                Ok(offsets) => return Ok(tasks.into_iter().zip(offsets).collect()),
-                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
-                Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut) | KafkaError::OffsetFetch(_)) => {
-                    let topic = tasks.first().map_or_else(String::new, |task| task.topic.clone());
-                    return Err(Failure::new(code::FINDINGS, RestoreError::Pending { topic, partition: 0 }));
-                }
-                Err(error) => return Err(of_kafka("read the group's offsets", &error)),
-            }
-        }
-    }
-
-    fn try_offsets(&self, tasks: &[Task]) -> Result<Vec<GroupOffset>, KafkaError> {
-        let mut list = TopicPartitionList::new();
-        for task in tasks {
-            list.add_partition(&task.topic, task.partition);
-        }
-        let found = self.committed.committed_offsets(list, Duration::from_secs(2))?;
-        let offset = |task: &Task| {
-            let Some(element) = found.find_partition(&task.topic, task.partition) else { return Ok(None) };
-            element.error()?;
-            Ok(match element.offset() {
-                Offset::Offset(offset) => Some((offset, Metadata::parse(element.metadata()))),
-                _ => None,
-            })
-        };
-        tasks.iter().map(offset).collect()
+        let partitions: Vec<_> = tasks.iter().map(|task| (task.topic.as_str(), task.partition)).collect();
+        let found = group::offsets(&self.committed, &partitions, patience(self.config)).map_err(|error| match error {
+            OffsetsError::Pending(held) => Failure::new(code::FINDINGS, held),
+            OffsetsError::Kafka(error) => of_kafka("read the group's offsets", &error),
+        })?;
+        Ok(tasks.into_iter().zip(found).collect())
     }
 
     fn markers(&self, window: Window, changelog: &str, settled: &[i64]) -> Result<Audit, Failure> {
@@ -267,7 +240,7 @@ impl Reader<'_> {
                 "{topic} is not LogAppendTime, so nobody can say which commits are covered: set message.timestamp.type (`tripline topics apply --alter`)"
             )),
         };
-        changelog::read_records(&self.committed, span, patience(self.config), || false, shown).map_err(|error| match error {
+        changelog::read_what_is_left(&self.committed, span, patience(self.config), shown).map_err(|error| match error {
             ReadError::Open => open(topic, part),
             ReadError::Kafka(error) => of_kafka(&format!("read {topic}"), &error),
             ReadError::Shown(why) => Failure::new(code::FINDINGS, why),

@@ -18,7 +18,8 @@ pub(super) fn run(args: &AdoptArgs, config: &Config) -> Result<u8, Failure> {
     let marker = group.newest_marker(&task, tasks)?;
     let ends = group.ends(&task.topic, task.partition)?;
     let (changelog_low, _) = group.changelog(&task)?;
-    let adoption = Adoption::new(marker.as_deref(), tasks, args.offset, ends, changelog_low);
+    let marker = marker.as_ref().map(|(marker, _)| marker.as_slice());
+    let adoption = Adoption::new(marker, (tasks, task.is_router), args.offset, ends, changelog_low);
     let adoption = adoption.map_err(|why| refused(format!("{task}: {why}")))?;
     let mut text = adoption.describe(&task.to_string(), &config.app.id, &found);
     if args.dry_run {

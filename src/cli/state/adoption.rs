@@ -45,11 +45,12 @@ pub struct Adoption {
 }
 
 impl Adoption {
-    /// Decides what to write, or says why nothing can be. `tasks` are the partitions of the keyed topic, `ends` the first
-    /// offset of the task's input and the one after its last, `changelog_low` the first that is left of its changelog.
+    /// Decides what to write, or says why nothing can be. `tasks` are the partitions of the keyed topic (a router may have been away
+    /// while they became more), `ends` the first offset of the task's input and the one after its last, `changelog_low` the first
+    /// that is left of its changelog.
     pub fn new(
         marker: Option<&[u8]>,
-        tasks: i32,
+        (tasks, is_router): (i32, bool),
         choice: Option<OffsetChoice>,
         ends: (i64, i64),
         changelog_low: i64,
@@ -59,7 +60,7 @@ impl Adoption {
         };
         let marker = serde_json::from_slice::<Marker>(marker).ok().filter(|marker| marker.v == LAYOUT);
         let Some(marker) = marker else { return Err("its newest marker is of a layout that this binary does not read".to_owned()) };
-        if marker.partitions != tasks {
+        if marker.partitions > tasks || (marker.partitions < tasks && !is_router) {
             return Err(Halt::Partitions { written: marker.partitions, found: tasks }.to_string());
         }
         let (low, high) = ends;
@@ -92,6 +93,7 @@ impl Adoption {
         let _ = match found {
             Found::Nothing => writeln!(text, "  was      no offset"),
             Found::Foreign(offset) => writeln!(text, "  was      offset {offset}, without metadata of ours"),
+            Found::Newer(offset, layout) => writeln!(text, "  was      offset {offset}, by a newer version (layout {layout})"),
             Found::Ours(offset, m) => {
                 writeln!(text, "  was      offset {offset}, {}, by {}", commit(m.seq, &m.commit_id, &m.history), m.owner)
             }
@@ -143,7 +145,7 @@ mod tests {
     }
 
     fn adopt(marker: &Marker, choice: Option<OffsetChoice>, ends: (i64, i64)) -> Result<Adoption, String> {
-        Adoption::new(Some(&serde_json::to_vec(marker).expect("plain struct")), 6, choice, ends, 0)
+        Adoption::new(Some(&serde_json::to_vec(marker).expect("plain struct")), (6, false), choice, ends, 0)
     }
 
     #[test]
@@ -176,12 +178,18 @@ mod tests {
 
     #[test]
     fn no_marker_another_layout_and_moved_keys_are_refused() {
-        let none = Adoption::new(None, 6, None, (0, 9), 0).expect_err("no marker");
+        let none = Adoption::new(None, (6, false), None, (0, 9), 0).expect_err("no marker");
         assert!(none.ends_with("nothing to adopt; without the group's offset of that partition the task would begin anew"), "{none}");
         let newer = adopt(&Marker { v: LAYOUT + 1, ..marker() }, None, (0, 100)).expect_err("a layout of tomorrow");
         assert!(newer.contains("layout"), "{newer}");
         let moved = adopt(&Marker { partitions: 4, ..marker() }, None, (0, 100)).expect_err("4 are not 6");
         assert!(moved.contains("written for 4 partitions, the topic has 6"), "{moved}");
+        let router = |partitions| {
+            let marker = serde_json::to_vec(&Marker { partitions, ..marker() }).expect("plain struct");
+            Adoption::new(Some(&marker), (6, true), None, (0, 100), 0).map(|adoption| adoption.metadata().partitions)
+        };
+        assert_eq!(router(4), Ok(4), "it has no state whose home could have moved");
+        assert!(router(8).is_err_and(|why| why.contains("written for 8 partitions, the topic has 6")));
     }
 
     #[test]

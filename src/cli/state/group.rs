@@ -104,14 +104,14 @@ impl Group<'_> {
     pub(super) fn offset_of(&self, task: &Task) -> Result<Found, Failure> {
         match group::offsets(&self.committed, &[(&task.topic, task.partition)], patience(self.config)) {
             Ok(found) => Ok(found.into_iter().next().unwrap_or(Found::Nothing)),
-            Err(OffsetsError::Pending) => Err(refused(RestoreError::Pending { topic: task.topic.clone(), partition: task.partition })),
+            Err(OffsetsError::Pending(held)) => Err(refused(held)),
             Err(OffsetsError::Kafka(error)) => Err(of_kafka("read the group's offset", &error)),
         }
     }
 
-    /// The task's newest marker as it was written; none when there is none, or it was deleted. Each commit ends with its marker,
+    /// The task's newest marker as it was written, and its offset; none when there is none, or it was deleted. Each commit ends with its marker,
     /// so the search begins at the end of the partition and goes further back only when it has to.
-    pub(super) fn newest_marker(&self, task: &Task, tasks: i32) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) fn newest_marker(&self, task: &Task, tasks: i32) -> Result<Option<(Vec<u8>, i64)>, Failure> {
         let partition = task.partition.rem_euclid(tasks.max(1));
         let (low, end) = self.ends(&self.config.changelog_topic(), partition)?;
         let key = marker_key(task.is_router.then_some(task.topic.as_str()), task.partition);
@@ -119,9 +119,9 @@ impl Group<'_> {
         let mut reach = FIRST_REACH;
         loop {
             let from = end.saturating_sub(reach).max(low);
-            self.read_changelog(partition, (from, end), |found, value, _| {
+            self.read_changelog(partition, (from, end), |found, value, offset| {
                 if found == key {
-                    newest = value.map(<[u8]>::to_vec);
+                    newest = value.map(|value| (value.to_vec(), offset));
                 }
             })?;
             if newest.is_some() || from <= low {

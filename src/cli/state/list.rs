@@ -97,17 +97,19 @@ impl Row {
         // The marker first: what it belongs to is committed, so the offset that is read after it is of that commit or a later one. A
         // worker that goes on meanwhile would otherwise be told as offsets that were reset.
         let marker = group.newest_marker(task, tasks)?;
-        let (offset, metadata) = match group.offset_of(task)? {
-            Found::Nothing => (None, None),
-            Found::Foreign(offset) => (Some(offset), None),
-            Found::Ours(offset, metadata) => (Some(offset), Some(metadata)),
+        let found = group.offset_of(task)?;
+        let read = |(bytes, offset): (Vec<u8>, i64)| {
+            let marker = serde_json::from_slice::<Marker>(&bytes).ok().filter(|marker| marker.v == LAYOUT);
+            marker.ok_or(Halt::UnreadableMarker { offset })
         };
-        let marker = marker.and_then(|bytes| serde_json::from_slice::<Marker>(&bytes).ok()).filter(|marker| marker.v == LAYOUT);
+        let marker = marker.map(read).transpose();
         let (low, end) = group.ends(&task.topic, task.partition)?;
         let too_old_ms = jiff::Timestamp::now().as_millisecond() - DISCARD_AFTER_MS;
         let changelog = group.changelog(task)?;
-        let start = start(offset, metadata.as_ref(), marker.as_ref(), &store, too_old_ms, tasks, changelog);
-        Ok(Row { task: task.to_string(), offset, metadata, lag: end - offset.unwrap_or(low).clamp(low, end), marker, store, start })
+        let start = start(&found, &marker, &store, too_old_ms, tasks, changelog);
+        let lag = end - found.offset().unwrap_or(low).clamp(low, end);
+        let (offset, metadata) = (found.offset(), found.metadata().cloned());
+        Ok(Row { task: task.to_string(), offset, metadata, lag, marker: marker.ok().flatten(), store, start })
     }
 
     fn json(&self) -> Value {
@@ -136,25 +138,29 @@ impl Row {
 
 /// How a task would start here and now.
 fn start(
-    offset: Option<i64>,
-    metadata: Option<&Metadata>,
-    marker: Option<&Marker>,
+    found: &Found,
+    marker: &Result<Option<Marker>, Halt>,
     store: &Store,
     too_old_ms: i64,
     tasks: i32,
     (low, end): (i64, i64),
 ) -> Result<String, Halt> {
+    if let Found::Newer(_, layout) = found {
+        return Err(Halt::Newer { layout: *layout });
+    }
+    let (offset, metadata) = (found.offset(), found.metadata());
     let is_router = *store == Store::NotItsOwn;
-    // A router has no keys that could have moved: it may have been away while the tasks were.
-    let tasks = metadata.filter(|_| is_router).map_or(tasks, |metadata| metadata.partitions);
-    if let (Some(metadata), Some(marker)) = (metadata, marker) {
+    // A router has no keys that could have moved: it may have been away while the tasks became more.
+    let tasks = metadata.filter(|_| is_router).map_or(tasks, |metadata| metadata.partitions.min(tasks));
+    if let (Some(metadata), Ok(Some(marker))) = (metadata, marker) {
         start::marker_met(marker, metadata, metadata.partitions)?;
     }
     let plan = start::plan(offset, metadata, store.local(), too_old_ms, tasks)?;
     if let Some(metadata) = metadata.filter(|_| !is_router) {
         let is_gone = match plan {
             Plan::Ready(_) => store.local().is_some_and(|local| local.marker_offset >= end),
-            _ => marker.is_none(),
+            // One that cannot be read is passed by on the way to ours.
+            _ => matches!(marker, Ok(None)),
         };
         if is_gone {
             return Err(Halt::MarkerMissing { end, seq: metadata.seq });
@@ -172,10 +178,12 @@ fn start(
             Some((from, false)) => format!("after the changelog from offset {from} on{keep}"),
             _ => "after the whole changelog".to_owned(),
         },
-        Plan::SearchMarker | Plan::Fresh | Plan::AtOffset(_) => match start::after_search(offset, marker)? {
-            Plan::AtOffset(offset) => format!("fresh, at offset {offset}"),
-            _ => "fresh, at input.start".to_owned(),
-        },
+        Plan::SearchMarker | Plan::Fresh | Plan::AtOffset(_) => {
+            match start::after_search(offset, marker.as_ref().map_err(Halt::clone)?.as_ref())? {
+                Plan::AtOffset(offset) => format!("fresh, at offset {offset}"),
+                _ => "fresh, at input.start".to_owned(),
+            }
+        }
     })
 }
 
@@ -248,8 +256,13 @@ mod tests {
 
     #[test]
     fn a_start_is_foretold_as_the_worker_would_make_it() {
+        let found = |offset: Option<i64>, committed: Option<u64>| match (offset, committed) {
+            (None, _) => Found::Nothing,
+            (Some(offset), None) => Found::Foreign(offset),
+            (Some(offset), Some(seq)) => Found::Ours(offset, metadata(seq)),
+        };
         let told = |offset, committed: Option<u64>, marked: Option<u64>, store: Store| {
-            let said = start(offset, committed.map(metadata).as_ref(), marked.map(marker).as_ref(), &store, 0, 4, (0, 60));
+            let said = start(&found(offset, committed), &Ok(marked.map(marker)), &store, 0, 4, (0, 60));
             said.unwrap_or_else(|halt| format!("halt: {halt}"))
         };
         assert_eq!(told(Some(9), Some(5), Some(5), store(5)), "at offset 9");
@@ -260,10 +273,17 @@ mod tests {
         assert_eq!(told(None, None, None, Store::Absent), "fresh, at input.start");
         assert_eq!(told(Some(7), None, None, Store::Absent), "fresh, at offset 7");
         assert!(told(Some(7), None, Some(5), Store::Absent).starts_with("halt: "));
-        let grown = |store: Store| start(Some(9), Some(&metadata(5)), Some(&marker(5)), &store, 0, 8, (0, 60));
+        let (ours, mark) = (found(Some(9), Some(5)), Ok(Some(marker(5))));
+        let grown = |store: Store| start(&ours, &mark, &store, 0, 8, (0, 60));
         assert!(grown(store(5)).is_err_and(|halt| halt.to_string().contains("repartition --to 8")));
         assert_eq!(grown(Store::NotItsOwn), Ok("at offset 9".to_owned()), "its topic was away while the app grew");
-        let cut = |store: Store| start(Some(9), Some(&metadata(5)), Some(&marker(5)), &store, 0, 4, (50, 60));
+        let fewer = start(&ours, &mark, &Store::NotItsOwn, 0, 3, (0, 60));
+        assert!(fewer.is_err_and(|halt| halt.to_string().contains("written for 4 partitions, the topic has 3")));
+        let unreadable = |found: &Found, store: Store| start(found, &Err(Halt::UnreadableMarker { offset: 50 }), &store, 0, 4, (0, 60));
+        assert_eq!(unreadable(&Found::Nothing, Store::Absent), Err(Halt::UnreadableMarker { offset: 50 }), "no fresh start beside a state");
+        assert_eq!(unreadable(&ours, Store::Absent), Ok("after the whole changelog".to_owned()), "it is passed by");
+        assert_eq!(start(&Found::Newer(9, 2), &mark, &store(5), 0, 4, (0, 60)), Err(Halt::Newer { layout: 2 }));
+        let cut = |store: Store| start(&ours, &mark, &store, 0, 4, (50, 60));
         assert_eq!(cut(store(5)), Ok("at offset 9; the changelog begins at 50: nothing else could rebuild it".to_owned()));
         assert!(cut(store(3)).is_err() && cut(Store::Absent).is_err_and(|halt| halt.to_string().contains("begins at 50")));
         assert!(told(Some(9), Some(5), Some(6), Store::Absent).contains("commit 6"));

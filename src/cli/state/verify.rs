@@ -47,7 +47,7 @@ pub(super) fn run(args: &VerifyArgs, config: &Config) -> Result<u8, Failure> {
 pub(super) fn of_store(error: StoreError) -> Failure {
     match error {
         StoreError::InUse { path } => {
-            refused(format!("{} is in use by a worker: stop it first, or look at a copy of its folder", path.display()))
+            refused(format!("{} is in use by a worker: stop it first, or look at a snapshot of its folder", path.display()))
         }
         other => refused(other),
     }
@@ -90,7 +90,7 @@ struct Verified {
     counts: BTreeMap<Difference, u64>,
     /// The first of them, by hash, with their names when they are asked for.
     named: BTreeMap<u64, (Difference, Option<String>)>,
-    /// The commit of the store is not in the changelog.
+    /// Why nothing was compared: the commit of the store is not in the changelog.
     foreign: Option<String>,
     /// The first offset that is left of the changelog.
     low: i64,
@@ -109,7 +109,11 @@ impl Verified {
     }
 
     fn text(&self) -> String {
-        let verdict = if self.is_clean() { "equals the changelog" } else { "DIFFERS from the changelog" };
+        let verdict = match &self.foreign {
+            Some(_) => "CANNOT BE COMPARED with the changelog",
+            None if self.is_clean() => "equals the changelog",
+            None => "DIFFERS from the changelog",
+        };
         let mut text = format!("partition {}: {verdict} up to commit {} (offset {})\n", self.partition, self.seq, self.marker_offset);
         let mut line = |count: u64, what: &str| {
             if count > 0 {
@@ -122,7 +126,7 @@ impl Verified {
         for (difference, count) in &self.counts {
             line(*count, difference.name());
         }
-        if self.low > 0 {
+        if self.low > 0 && self.foreign.is_none() {
             let _ = writeln!(
                 text,
                 "  the changelog begins at offset {}: what only the store has may have stood before it, keep the folder",
@@ -185,11 +189,17 @@ impl Task<'_> {
     fn all(&self, passes: u64) -> Result<Result<Verified, Full>, Failure> {
         let Local { seq, marker_offset, .. } = *self.local;
         let (low, end) = self.group.ends(&self.group.config.changelog_topic(), self.partition)?;
-        let mut verified = Verified { partition: self.partition, seq, marker_offset, low, ..Verified::default() };
+        // Of states that another changelog tells of nothing is to be said.
+        let foreign = |why| Verified { partition: self.partition, seq, marker_offset, low, foreign: why, ..Verified::default() };
+        let mut verified = foreign(self.beyond(low, end));
+        if verified.foreign.is_some() {
+            return Ok(Ok(verified));
+        }
         for pass in 0..passes {
             let mut fold = Fold::new(Share { pass, passes }, MOST_ENTITIES);
             match self.read((low, end), &mut fold)? {
-                Ok(foreign) => verified.foreign = foreign,
+                Ok(None) => {}
+                Ok(why) => return Ok(Ok(foreign(why))),
                 Err(Full) => return Ok(Err(Full)),
             }
             self.compare(&mut fold, &mut verified)?;
@@ -197,15 +207,18 @@ impl Task<'_> {
         Ok(Ok(verified))
     }
 
+    /// Why no state can be compared: the changelog has nothing of the store's time.
+    fn beyond(&self, low: i64, end: i64) -> Option<String> {
+        match self.local.marker_offset {
+            at if at >= end => Some(format!("the changelog ends at offset {end}, before the store's commit: it was made anew")),
+            at if at < low => Some(format!("the changelog begins at offset {low}, after the store's commit: they cannot be compared")),
+            _ => None,
+        }
+    }
+
     /// Folds the changelog; answers what speaks against the store's commit being in it.
     fn read(&self, (low, end): (i64, i64), fold: &mut Fold) -> Result<Result<Option<String>, Full>, Failure> {
         let marker_offset = self.local.marker_offset;
-        if marker_offset >= end {
-            return Ok(Ok(Some(format!("the changelog ends at offset {end}, before the store's commit: it was made anew"))));
-        }
-        if marker_offset < low {
-            return Ok(Ok(Some(format!("the changelog begins at offset {low}, after the store's commit: they cannot be compared"))));
-        }
         let (key, mut foreign, mut full) = (marker_key(None, self.partition), None, false);
         self.group.read_changelog(self.partition, (low, end), |found, value, offset| {
             if offset == marker_offset {

@@ -6,6 +6,9 @@ use crate::state::StoreError;
 /// Damaged stores that a lane rebuilds within [`SPOILED_WITHIN`]; more of them are no accident, and the disk is given up.
 const SPOILED_LIMIT: usize = 10;
 const SPOILED_WITHIN: Duration = Duration::from_secs(3_600);
+/// How long the ends of a lane's partitions are asked for, all together, and when again.
+const RANGE_WITHIN: Duration = Duration::from_secs(3);
+const RANGE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why a lane ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +66,8 @@ impl Driver {
             return;
         }
         match error {
-            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => self.name_out_of_range(consumer),
+            // Said once, and the partition stands still.
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => self.look_at_range = Some(Instant::now()),
             // The watch speaks of it, and the client goes on by itself.
             error if self.shared.access.refused(error) => {}
             // Brokers come and go, the client reconnects by itself: not a reason to stop.
@@ -71,22 +75,36 @@ impl Driver {
         }
     }
 
-    /// The client does not say which partition's offset is out of range: compare every position with what there is.
-    pub(super) fn name_out_of_range(&mut self, consumer: &BaseConsumer<Context>) {
-        for (id, task) in &self.tasks {
-            if task.seek.is_some() {
-                continue;
-            }
+    /// The client does not say which partition's offset is out of range: compare every position with what there is. The lane stands
+    /// still meanwhile, so the questions take a few seconds together; where brokers do not answer, all are asked again later.
+    pub(super) fn look_at_range(&mut self, consumer: &BaseConsumer<Context>, now: Instant) {
+        if self.look_at_range.is_none_or(|at| now < at) {
+            return;
+        }
+        self.look_at_range = None;
+        let deadline = now + RANGE_WITHIN;
+        for (id, task) in self.tasks.iter().filter(|(_, task)| task.seek.is_none()) {
             let topic = self.shared.topic(*id);
-            if let Ok((low, high)) = consumer.fetch_watermarks(topic, id.partition, Duration::from_secs(5))
-                && (task.next < low || task.next > high)
-            {
-                self.fatal = Some(LaneError::OutOfRange { topic: topic.to_owned(), partition: id.partition, offset: task.next, low, high });
-                return;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match consumer.fetch_watermarks(topic, id.partition, left) {
+                Ok((low, high)) if task.next < low || task.next > high => {
+                    let (topic, offset) = (topic.to_owned(), task.next);
+                    self.fatal = Some(LaneError::OutOfRange { topic, partition: id.partition, offset, low, high });
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    debug!(lane = self.number, topic, partition = id.partition, %error, "the ends of a partition are not known");
+                    self.look_at_range = Some(Instant::now() + RANGE_AGAIN);
+                }
+            }
+            if self.shared.is_stopping() || left.is_zero() {
+                self.look_at_range = Some(Instant::now() + RANGE_AGAIN);
+                break;
             }
         }
         // Every position is fine: the client lost its own. A seek in progress repairs that; otherwise only a new consumer does.
-        if self.tasks.values().all(|task| task.seek.is_none()) && !self.is_restoring() {
+        if self.look_at_range.is_none() && self.tasks.values().all(|task| task.seek.is_none()) && !self.is_restoring() {
             self.consumer_is_dead = true;
         }
     }

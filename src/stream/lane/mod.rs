@@ -82,6 +82,8 @@ struct Driver {
     spoiled: BTreeSet<TaskId>,
     /// When stores were found damaged, lately.
     spoils: Vec<Instant>,
+    /// When the ends of the partitions are compared with where the tasks stand: the client said that some offset is not there.
+    look_at_range: Option<Instant>,
     requests: Sender<restore::Request>,
     answers: Receiver<restore::Answer>,
     /// Records that cannot be finished, and why: they are dead-lettered when they come again.
@@ -217,6 +219,7 @@ impl Driver {
             generation: 0,
             spoiled: BTreeSet::new(),
             spoils: Vec::new(),
+            look_at_range: None,
             requests,
             answers,
             suspects: HashMap::new(),
@@ -378,6 +381,7 @@ impl Driver {
         }
         self.take_restored(consumer);
         self.look_at_backlog(consumer, now);
+        self.look_at_range(consumer, now);
         self.seek(consumer);
         if self.protocol.has_fresh() && self.producer.is_some() {
             let effects = self.protocol.begin_fresh(CommitId(uuid::Uuid::new_v4().as_u128()));

@@ -23,7 +23,7 @@ pub use plan::Refusal;
 use super::changelog::{self, Isolation, Quiet, ReadError, Span};
 use super::client::{self, ClientError};
 use super::failpoints::{self, Point};
-use super::group::{self, Found, OffsetsError};
+use super::group::{self, Found, OffsetsError, Pending};
 use super::producer::LaneProducer;
 use super::restore::patience;
 use super::topics::{self, TopicsError, cluster::Cluster};
@@ -76,10 +76,8 @@ pub enum RepartitionError {
         "group {group} has members (client ids: {members}): stop its workers first; a stopped one counts as a member until its session is over (stream.session_timeout)"
     )]
     Members { group: String, members: String },
-    #[error(
-        "a committed offset of group {0} stays pending: another producer's transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging"
-    )]
-    Pending(String),
+    #[error(transparent)]
+    Pending(Pending),
     #[error(
         "{topic}/{partition} stays open below offset {end}: a transaction neither ended nor timed out; look with kafka-transactions.sh find-hanging"
     )]
@@ -247,7 +245,7 @@ impl Scene<'_> {
     /// What the group has, once no transaction holds any of it.
     fn offsets(&self, partitions: &[(&str, i32)]) -> Result<Vec<Found>, RepartitionError> {
         group::offsets(&self.committed, partitions, patience(self.config)).map_err(|error| match error {
-            OffsetsError::Pending => RepartitionError::Pending(self.config.app.id.clone()),
+            OffsetsError::Pending(held) => RepartitionError::Pending(held),
             OffsetsError::Kafka(source) => RepartitionError::Kafka { what: "read the group's offsets", source },
         })
     }

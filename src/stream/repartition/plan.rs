@@ -44,6 +44,16 @@ pub enum Refusal {
         /// Its partition.
         partition: i32,
     },
+    /// A newer version has run.
+    #[error("the group's offset of {topic}/{partition} was written in layout {layout}: move with the version that wrote it")]
+    Newer {
+        /// The topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// How the offset's metadata is written.
+        layout: u64,
+    },
     /// Tasks of one group for different numbers of partitions.
     #[error("{topic}/{partition} was written for {found} partitions, others for {written}: a worker ran with another number")]
     Uneven {
@@ -103,10 +113,11 @@ impl Plan {
     pub fn decide(group: &str, topic: &str, tasks: &[Found], routers: &[(String, i32, Found)], to: i32) -> Result<Verdict, Refusal> {
         let Some(written) = tasks.first().and_then(Found::metadata).map(|metadata| metadata.partitions) else {
             let any = tasks.iter().any(|found| *found != Found::Nothing);
-            return Err(if any {
-                Refusal::Unknown { topic: topic.to_owned(), partition: 0 }
-            } else {
-                Refusal::NothingCommitted { group: group.to_owned(), topic: topic.to_owned() }
+            let topic = topic.to_owned();
+            return Err(match tasks.first() {
+                Some(Found::Newer(_, layout)) => Refusal::Newer { topic, partition: 0, layout: *layout },
+                _ if any => Refusal::Unknown { topic, partition: 0 },
+                _ => Refusal::NothingCommitted { group: group.to_owned(), topic },
             });
         };
         if to < written || (to == written && tasks.len() as i32 > to) {
@@ -118,6 +129,7 @@ impl Plan {
         let known = |name: &str, partition: i32, found: &Found| match found {
             Found::Ours(offset, metadata) => Ok(Some((*offset, metadata.clone()))),
             Found::Nothing => Ok(None),
+            Found::Newer(_, layout) => Err(Refusal::Newer { topic: name.to_owned(), partition, layout: *layout }),
             Found::Foreign(_) => Err(Refusal::Unknown { topic: name.to_owned(), partition }),
         };
         let mut lives = Vec::new();
@@ -247,6 +259,8 @@ mod tests {
         let unknown = |topic: &str, partition| Err(Refusal::Unknown { topic: topic.into(), partition });
         assert_eq!(plan(&[ours(2), Found::Nothing], &[], 4), unknown("t", 1));
         assert_eq!(plan(&[Found::Foreign(3), ours(2)], &[], 4), unknown("t", 0));
+        let newer = |partition| Err(Refusal::Newer { topic: "t".into(), partition, layout: 2 });
+        assert_eq!((plan(&[Found::Newer(3, 2)], &[], 4), plan(&[ours(2), Found::Newer(3, 2)], &[], 4)), (newer(0), newer(1)));
         assert_eq!(plan(&[ours(2), ours(2), Found::Foreign(3)], &[], 4), unknown("t", 2));
         assert_eq!(plan(&[ours(2), ours(2)], &[Found::Foreign(3)], 4), unknown("in", 0));
         let uneven = |topic: &str, partition| Err(Refusal::Uneven { topic: topic.into(), partition, written: 2, found: 4 });

@@ -12,6 +12,7 @@ use crate::stream::Shared;
 use crate::stream::access;
 use crate::stream::changelog::{self, Entry, Isolation, Quiet, ReadError, Span};
 use crate::stream::failpoints::{self, Point};
+use crate::stream::group::Pending;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
@@ -41,6 +42,12 @@ impl Clients {
         let client = |isolation, memory| changelog::client(&shared.base, &shared.config.app.id, isolation, memory);
         let fetched = shared.memory.lane().restore_fetched;
         Ok(Clients { committed: client(Isolation::Committed, fetched)?, ends: client(Isolation::Uncommitted, changelog::FEW)? })
+    }
+
+    /// See [`changelog::hear`].
+    pub(super) fn hear(&self) {
+        changelog::hear(&self.committed);
+        changelog::hear(&self.ends);
     }
 
     /// Does what is asked.
@@ -133,7 +140,7 @@ impl Job<'_> {
                 }
                 // One that does not wait for stable offsets gets an answer: so it is not the coordinator that is away.
                 Err(_) if self.ask_offset(&self.clients.ends).is_ok() => {
-                    return Err(RestoreError::Pending { topic: self.topic().to_owned(), partition: self.task.partition });
+                    return Err(RestoreError::Pending(Pending { topic: self.topic().to_owned(), partition: self.task.partition }));
                 }
                 Err(source) => return Err(self.kafka(source)),
             }
@@ -179,7 +186,12 @@ impl Job<'_> {
 
     fn router(&self, offset: Option<i64>, metadata: Option<Metadata>) -> Result<Ready, RestoreError> {
         let task = self.task;
-        // How many tasks there were when it was written does not matter: a router has no state that could be at home elsewhere.
+        // It may have been away while the tasks became more: it has no state that could be at home elsewhere. But one that knows of
+        // fewer tasks than there are would send observations to where their entities are not any more.
+        let (found, written) = (self.shared.partitions, metadata.as_ref().map_or(0, |metadata| metadata.partitions));
+        if written > found {
+            return Err(self.halt(Halt::Partitions { written, found }));
+        }
         // Its markers are the memory of what was routed: without metadata of ours beside one, routing again would count twice.
         let newest = if metadata.is_none() { self.newest_marker(self.span()?)? } else { None };
         if let Some(marker) = newest {

@@ -5,7 +5,7 @@ use super::{Answer, Ready, Request, RestoreError};
 use crate::stream::Shared;
 use rdkafka::error::KafkaError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
@@ -14,6 +14,9 @@ use tracing::{debug, warn};
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Time until a task whose offset moved is looked at again.
 const MOVED_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often clients without work are heard.
+const HEARD_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts the threads of a lane. They end when the lane drops its end of the requests; without any thread the receiver of
 /// answers is disconnected.
@@ -37,7 +40,13 @@ fn serve(shared: &Arc<Shared>, asked: &Mutex<Receiver<Request>>, answers: &Sende
     let mut clients = Clients::connect(shared).inspect_err(|error| debug!(%error, "no clients yet")).ok();
     loop {
         // The lock is held while waiting: the other threads wait for it instead.
-        let Ok(request) = asked.lock().unwrap_or_else(PoisonError::into_inner).recv() else { return };
+        let received = asked.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(HEARD_EVERY);
+        clients.iter().for_each(Clients::hear);
+        let request = match received {
+            Ok(request) => request,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let answer = Answer { task: request.task, generation: request.generation, outcome: restore(shared, &mut clients, &request) };
         if answers.send(answer).is_err() {
             return;

@@ -51,8 +51,12 @@ impl std::fmt::Display for EndedByItself {
 
 impl std::error::Error for EndedByItself {}
 
+fn tail(name: &str, running: &Running) -> String {
+    format!("last lines of {name}:\n{}", last_words(running))
+}
+
 /// The last lines of a process's log, without its word on every write to a store.
-pub fn last_words(running: &Running) -> String {
+fn last_words(running: &Running) -> String {
     const LINES: usize = 20;
     let bytes = std::fs::read(running.worker.log()).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
@@ -64,7 +68,7 @@ pub fn last_words(running: &Running) -> String {
 /// Waits until a process has ended by itself.
 fn ends(mut running: Running, name: &str, limit: Duration) -> Result<()> {
     let ended = wait_until(limit, &format!("{name} ends"), || running.worker.exit_status().is_some());
-    ended.with_context(|| format!("last lines of {name}:\n{}", last_words(&running)))
+    ended.with_context(|| tail(name, &running))
 }
 
 /// The running processes of a line.
@@ -273,10 +277,14 @@ impl Fleet {
         Ok(())
     }
 
+    /// The last words of a worker, for messages.
+    pub fn tail(&self, name: &str) -> String {
+        self.workers.get(name).map_or_else(String::new, |running| tail(name, running))
+    }
+
     /// The last words of every worker, for messages.
     pub fn tails(&self) -> String {
-        let tail = |(name, running): (&String, &Running)| format!("last lines of {name}:\n{}\n", last_words(running));
-        self.workers.iter().map(tail).collect()
+        self.workers.iter().map(|(name, running)| tail(name, running) + "\n").collect()
     }
 
     /// Every state that a worker threw away although its disk still had it.

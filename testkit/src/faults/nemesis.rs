@@ -1,7 +1,7 @@
 //! Does a fault to a fleet, and waits until the line is at work again: a run that goes on without recovering has failed.
 
 use super::clock::Clock;
-use super::fleet::{Fleet, RECOVERS_WITHIN, SESSION, SINK_SESSION, TRANSACTION, last_words};
+use super::fleet::{Fleet, RECOVERS_WITHIN, SESSION, SINK_SESSION, TRANSACTION};
 use super::pack::VARIANTS;
 use super::pauses;
 use super::schedule::{Fault, Step};
@@ -206,7 +206,7 @@ fn fails_and_goes_on(fleet: &mut Fleet, name: &str, point: &str) -> Result<()> {
         metrics.map_or(0.0, |metrics| metrics.sum("tripline_commit_failures_total", &[]))
     };
     let waited = wait_until(POINT_WITHIN, &format!("{point} is reached"), || failures(fleet) >= 1.0);
-    waited.with_context(|| format!("last lines of {name}:\n{}", fleet.worker(name).map(|running| last_words(running)).unwrap_or_default()))
+    waited.with_context(|| fleet.tail(name))
 }
 
 /// Another worker joins, and the armed one dies while it gives partitions back.
@@ -260,7 +260,7 @@ fn zombie(fleet: &mut Fleet, name: &str) -> Result<()> {
     signal(fleet, name, libc::SIGCONT)?;
     taken?;
     wait_until(RECOVERS_WITHIN, &format!("{name} has a share again"), || fleet.running_tasks(name) > 0)
-        .with_context(|| format!("last lines of {name}:\n{}", fleet.worker(name).map(|running| last_words(running)).unwrap_or_default()))?;
+        .with_context(|| fleet.tail(name))?;
     ensure!(fleet.worker(name)?.worker.id() == process, "{name} is another process");
     Ok(())
 }
