@@ -218,13 +218,18 @@ pub fn read_what_is_left<C: ConsumerContext, E>(
     mut show: impl FnMut(&BorrowedMessage<'_>) -> Result<bool, E>,
 ) -> Result<(), ReadError<E>> {
     loop {
-        match read_records(consumer, span, patience, || false, &mut show) {
+        let mut next = span.from;
+        let shown = |record: &BorrowedMessage<'_>| {
+            next = record.offset() + 1;
+            show(record)
+        };
+        match read_records(consumer, span, patience, || false, shown) {
             Err(ReadError::Kafka(error)) if is_gone(&error) => {
                 let (low, _) = ends(consumer, span.topic, span.partition, || false).map_err(ReadError::Kafka)?;
-                if low <= span.from {
+                // Not taken by retention, but made anew or cut off.
+                if low < next || low == span.from {
                     return Err(ReadError::Kafka(error));
                 }
-                // What was shown stood before it.
                 span.from = low;
             }
             other => return other,

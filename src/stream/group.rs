@@ -1,7 +1,7 @@
 //! The consumer group as an outsider sees it: who is in it, what it has committed, and whether that fits the topic.
 
 use super::changelog::{self, Isolation};
-use super::client;
+use super::{access, client};
 use crate::config::Config;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -100,6 +100,7 @@ pub fn offsets<C: ConsumerContext>(
     loop {
         match look(client, partitions, LOOK) {
             Ok(found) => return Ok(found),
+            Err(error) if access::is_refusal(&error) => return Err(error.into()),
             Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
             Err(error) => return Err(pending(client, partitions).map_or_else(|| error.into(), OffsetsError::Pending)),
         }

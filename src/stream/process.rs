@@ -317,7 +317,7 @@ impl Processor {
         if self.shared.is_routed() {
             let observation = Observation::decode(record.key(), record.payload())?;
             // Written by somebody who knew another number of tasks: here the entity has no state, and would get a second one.
-            self.require_home(record, Partitioner::Murmur2, "the topic got more")?;
+            self.require_home(record, Partitioner::Murmur2, "another number of tasks, or written by hand")?;
             return Ok(Some(observation));
         }
         let event = self.decode(record)?;

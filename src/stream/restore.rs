@@ -166,6 +166,9 @@ pub enum RestoreError {
         #[source]
         source: StateError,
     },
+    /// The group's offset is not in the topic.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
     /// Another owner committed while the task was restored.
     #[error("the committed offset of partition {0} moved while it was restored")]
     Moved(i32),
@@ -175,6 +178,24 @@ pub enum RestoreError {
     /// Nobody waits for it any more.
     #[error("the restore of partition {0} was called off")]
     CalledOff(i32),
+}
+
+/// A committed offset that the topic does not have, or not any more.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the committed offset {offset} of {topic}/{partition} is outside what the topic has ({low}..{high}): records were deleted before they were read, or the topic was made anew; to go on with what is there, stop every worker and run `tripline state adopt --topic {topic} --partition {partition} --offset earliest`"
+)]
+pub struct OutOfRange {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The committed offset.
+    pub offset: i64,
+    /// First offset there is.
+    pub low: i64,
+    /// End of the partition.
+    pub high: i64,
 }
 
 /// What an operator can do about it, unless the reason says so itself.

@@ -46,6 +46,17 @@ fn admin<T>(line: &Line, work: impl AsyncFnOnce(&AdminClient<DefaultClientContex
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(&admin, &options)))
 }
 
+/// Deletes what stands before these offsets of these partitions.
+fn delete_before(line: &Line, topic: &str, firsts: impl IntoIterator<Item = (i32, i64)>) -> Result<()> {
+    let mut gone = TopicPartitionList::new();
+    for (partition, offset) in firsts {
+        gone.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    }
+    let delete = || admin(line, async |admin, options| admin.delete_records(&gone, options).await);
+    let is_deleted = || delete().is_ok_and(|done| done.is_ok_and(|gone| gone.elements().iter().all(|each| each.error().is_ok())));
+    wait_until(PATIENCE, "the records are gone", is_deleted)
+}
+
 fn add_partitions(line: &Line, topic: &str, count: usize) -> Result<()> {
     let outcome = admin(line, async |admin, options| admin.create_partitions(&[NewPartitions::new(topic, count)], options).await)??;
     outcome.into_iter().try_for_each(|outcome| outcome.map(drop).map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}")))?;
@@ -183,15 +194,32 @@ fn a_marker_that_somebody_wrote_over_is_written_again_and_adopted() -> Result<()
     running.stop()
 }
 
+/// A topic with a retention begins somewhere in the middle. Each start reads on where it was, by the first consumer.
+#[test]
+fn topics_whose_first_records_are_gone_are_read_on_at_once() -> Result<()> {
+    let line = Line::new(&Setup::routed(8, 8))?;
+    let events = generated(79, 3_000)?;
+    for part in parts(&events, 5) {
+        let running = start(&line, &[])?;
+        line.produce(part)?;
+        line.settle()?;
+        let log = std::fs::read_to_string(running.worker.log())?;
+        ensure!(!log.contains("the consumer is rebuilt"), "the positions were found at once:\n{log}");
+        running.stop()?;
+        for topic in [&line.input, &line.topic("internal.observations")] {
+            delete_before(&line, topic, line.kafka.committed_offsets(&line.app, topic)?)?;
+        }
+    }
+    assert_equal(&line.decisions()?, &line.replay(&events)?);
+    Ok(())
+}
+
 /// What retention takes while somebody reads: those who read what is left go on behind it, all others are told at once.
 #[test]
 fn records_that_go_before_they_are_read_are_passed_by_or_told_of() -> Result<()> {
     let line = Line::new(&Setup::keyed(1))?;
     line.kafka.produce_all(&line.input, (0..30).map(|n| Record::new(format!("user:u{n}"), "{}").to_partition(0)))?;
-    let mut gone = TopicPartitionList::new();
-    gone.add_partition_offset(&line.input, 0, Offset::Offset(20))?;
-    let delete = || admin(&line, async |admin, options| admin.delete_records(&gone, options).await);
-    wait_until(PATIENCE, "the records are gone", || delete().is_ok_and(|done| done.is_ok()))?;
+    delete_before(&line, &line.input, [(0, 20)])?;
     let client = changelog::client(&line.kafka.client_config(), &line.app, Isolation::Committed, changelog::FEW)?;
     let span = Span { topic: &line.input, partition: 0, from: 0, end: 30 };
     let mut found = Vec::new();
@@ -218,9 +246,7 @@ fn outran_by_retention(setup: &Setup) -> Result<()> {
     running.stop()?;
     line.produce(parts[1].iter().copied())?;
     let end = line.kafka.end_offsets(&line.input)?[&0];
-    let mut gone = TopicPartitionList::new();
-    gone.add_partition_offset(&line.input, 0, Offset::Offset(end))?;
-    admin(&line, async |admin, options| admin.delete_records(&gone, options).await)??;
+    delete_before(&line, &line.input, [(0, end)])?;
     let log = refusal(&line)?;
     ensure!(log.contains("records were deleted before they were read") && log.contains("--offset earliest"), "names the way out:\n{log}");
     adopt(&line, &["--offset", "earliest"])?;
@@ -262,11 +288,7 @@ fn a_changelog_that_lost_its_beginning_rebuilds_nothing_until_it_is_told_to() ->
     // Kafka deletes records only of a topic that is not, or not only, compacted.
     let changelog = line.topic("internal.changelog");
     line.kafka.alter_topic(&changelog, &[("cleanup.policy", "delete")])?;
-    let mut gone = TopicPartitionList::new();
-    gone.add_partition_offset(&changelog, 0, Offset::Offset(20))?;
-    let delete = || admin(&line, async |admin, options| admin.delete_records(&gone, options).await);
-    let is_deleted = || delete().is_ok_and(|done| done.is_ok_and(|gone| gone.elements().iter().all(|each| each.error().is_ok())));
-    wait_until(PATIENCE, "the records are gone", is_deleted)?;
+    delete_before(&line, &changelog, [(0, 20)])?;
     let topics = |args: &[&str]| line.command(&[&["topics"], args].concat(), &line.settings("setup"));
     topics(&["apply", "--alter"])?;
     wait_until(PATIENCE, "it is compacted again", || topics(&["check"]).is_ok_and(|done| done.status.success()))?;

@@ -47,11 +47,6 @@ impl Commit {
     pub(super) fn found(&mut self, role: Role) {
         self.left[role.index()] = self.left[role.index()].saturating_sub(1);
     }
-
-    /// Every output of this kind is there, once.
-    pub(super) fn adds_up(&self, role: Role) -> bool {
-        self.knows(role) && self.left[role.index()] == 0
-    }
 }
 
 /// The commits of a task.

@@ -69,7 +69,7 @@ pub struct Audit {
     records: [u64; Role::ALL.len()],
     repeats: Vec<Repeat>,
     /// Those that are not named any more, by the commit that the later one is of.
-    more_repeats: BTreeMap<(Role, (u32, u32)), u64>,
+    more_repeats: BTreeMap<(Role, Option<(u32, u32)>), u64>,
     seen: Seen,
     /// Of the partition that is being read: the place in its chain of the last commit of each task.
     last: Vec<Option<u32>>,
@@ -158,11 +158,16 @@ impl Audit {
 
     /// Everything is read. `complete`: for each kind, from when on its topic has every record.
     pub fn close(mut self, complete: &[Complete; Role::ALL.len()]) -> Report {
-        self.judge_repeats();
+        self.judge_repeats(complete);
         for (task, chain) in &self.tasks {
             for commit in &chain.commits {
                 let place = Place { topic: &self.changelog, partition: commit.partition, offset: commit.offset };
-                judge(task, commit, chain.moved, self.window, complete, place, &mut self.findings);
+                for role in Role::ALL {
+                    let Some((kind, count)) = verdict(task, commit, role, chain.moved, self.window, complete) else { continue };
+                    let what =
+                        if kind == Kind::SurplusOutputs { "more than its marker counts" } else { "that its marker counts are not there" };
+                    self.findings.push(kind, Some(task), Some(commit.stamp()), place, format!("{count} {} {what}", role.name()));
+                }
             }
         }
         let tasks = self.tasks.iter().map(|(task, chain)| coverage(task, chain, self.window)).collect();
@@ -207,37 +212,41 @@ impl Audit {
         let Some(before) = self.seen.see(id, Sighting { commit, offset: at.offset }) else { return };
         // What they mean is known when all is counted.
         if self.repeats.len() >= MAX_FINDINGS {
-            match (commit, before.commit) {
-                (Some(commit), Some(_)) if role != Role::Observations => *self.more_repeats.entry((role, commit)).or_default() += 1,
-                _ => self.findings.total += 1,
-            }
+            *self.more_repeats.entry((role, commit)).or_default() += 1;
             return;
         }
         let Place { topic, partition, offset } = at;
         self.repeats.push(Repeat { role, topic: topic.to_owned(), partition, offset, stamp, commit, before });
     }
 
-    /// An id that came twice is an output that was made twice, unless each belongs to a commit that counts exactly the outputs
-    /// found: then two input records made them, and the app sent an event id again.
-    fn judge_repeats(&mut self) {
-        let adds_up = |role, commit: Option<(u32, u32)>| {
-            commit.is_some_and(|(task, at)| self.tasks[task as usize].1.commits[at as usize].adds_up(role))
+    /// An id that came twice is an output that was made twice, if its commit or the earlier one's has more outputs than it counts, or lacks
+    /// some. Else two input records made them, and the app sent an event id again.
+    fn judge_repeats(&mut self, complete: &[Complete; Role::ALL.len()]) {
+        let contradicts = |role: Role, commit: Option<(u32, u32)>| {
+            // One that is not known is a finding by itself, or from before what is covered.
+            commit.is_some_and(|(task, at)| {
+                let (task, chain) = &self.tasks[task as usize];
+                let commit = &chain.commits[at as usize];
+                !commit.knows(role) || verdict(task, commit, role, chain.moved, self.window, complete).is_some()
+            })
         };
         for ((role, commit), count) in std::mem::take(&mut self.more_repeats) {
-            // The earlier one's commit is a finding by itself if it does not add up.
-            match adds_up(role, Some(commit)) {
-                true => self.findings.notes(NoteKind::RepeatedEvent, count),
-                false => self.findings.total += count,
+            // If the earlier one's commit contradicts, that is a finding by itself.
+            if role == Role::Observations || contradicts(role, commit) {
+                self.findings.total += count;
+            } else {
+                self.findings.notes(NoteKind::RepeatedEvent, count);
             }
         }
         for repeat in std::mem::take(&mut self.repeats) {
-            if repeat.role != Role::Observations && adds_up(repeat.role, repeat.commit) && adds_up(repeat.role, repeat.before.commit) {
+            let role = repeat.role;
+            if role != Role::Observations && !contradicts(role, repeat.commit) && !contradicts(role, repeat.before.commit) {
                 self.findings.note(NoteKind::RepeatedEvent);
                 continue;
             }
             let task = repeat.commit.map(|(task, _)| self.tasks[task as usize].0.clone());
             let place = Place { topic: &repeat.topic, partition: repeat.partition, offset: repeat.offset };
-            let detail = format!("the same of the {} stands at offset {}", repeat.role.name(), repeat.before.offset);
+            let detail = format!("the same of the {} stands at offset {}", role.name(), repeat.before.offset);
             self.findings.push(Kind::RepeatedOutput, task.as_ref(), repeat.stamp, place, detail);
         }
     }
@@ -247,35 +256,26 @@ fn reference(task: usize, commit: usize) -> (u32, u32) {
     (task as u32, commit as u32)
 }
 
-/// What a marker counts against what was found.
-fn judge(
+/// What a marker counts against what was found: outputs that are too many, or that are missing although they can be expected.
+fn verdict(
     task: &Task,
     commit: &Commit,
+    role: Role,
     moved: bool,
     window: Window,
     complete: &[Complete; Role::ALL.len()],
-    place: Place<'_>,
-    findings: &mut Findings,
-) {
-    for role in Role::ALL {
-        let left = commit.left[role.index()];
-        if left == 0 || !commit.knows(role) || (moved && role == Role::Observations) {
-            continue;
-        }
-        let (name, count) = (role.name(), left.unsigned_abs());
-        if left < 0 {
-            let detail = format!("{count} {name} more than its marker counts");
-            findings.push(Kind::SurplusOutputs, Some(task), Some(commit.stamp()), place, detail);
-            continue;
-        }
-        // Before a move a task wrote to other partitions.
-        let complete = &complete[role.index()];
-        let is_there = if moved { complete.everywhere() } else { complete.of_task(task.partition) }.saturating_add(window.margin_ms);
-        if commit.settled && commit.at_ms >= window.since_ms.max(is_there) {
-            let detail = format!("{count} {name} that its marker counts are not there");
-            findings.push(Kind::MissingOutputs, Some(task), Some(commit.stamp()), place, detail);
-        }
+) -> Option<(Kind, u32)> {
+    let left = commit.left[role.index()];
+    if left == 0 || !commit.knows(role) || (moved && role == Role::Observations) {
+        return None;
     }
+    if left < 0 {
+        return Some((Kind::SurplusOutputs, left.unsigned_abs()));
+    }
+    // Before a move a task wrote to other partitions.
+    let complete = &complete[role.index()];
+    let is_there = if moved { complete.everywhere() } else { complete.of_task(task.partition) }.saturating_add(window.margin_ms);
+    (commit.settled && commit.at_ms >= window.since_ms.max(is_there)).then_some((Kind::MissingOutputs, left.unsigned_abs()))
 }
 
 fn coverage(task: &Task, chain: &Chain, window: Window) -> TaskCoverage {

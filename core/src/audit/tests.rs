@@ -455,6 +455,26 @@ fn an_output_that_stands_twice_is_found_and_an_event_sent_again_is_a_remark() {
 }
 
 #[test]
+fn an_event_sent_again_is_a_remark_also_beside_what_cannot_be_judged() {
+    let again = || {
+        let mut log = Log::new();
+        log.outputs[27].id = log.outputs[3].id;
+        log
+    };
+    let remark = (vec![], vec![(NoteKind::RepeatedEvent, 1)]);
+    let mut log = again();
+    log.outputs.remove(28);
+    log.settled_below = 18;
+    assert_eq!((log.kinds(), log.notes()), remark, "the last commit was not yet settled when reading began");
+    let mut log = again();
+    log.outputs.remove(4);
+    log.complete_from_ms = at_ms(1) - MARGIN_MS + 1;
+    assert_eq!((log.kinds(), log.notes()), remark, "retention may have taken the rest of the earlier commit");
+    log.complete_from_ms -= 1;
+    assert_eq!(log.kinds(), [Kind::RepeatedOutput, Kind::MissingOutputs]);
+}
+
+#[test]
 fn events_sent_again_are_a_remark_however_many_they_are() {
     let (mut log, again) = (Log::new(), MAX_FINDINGS + 20);
     // The last commit made all of them, each with an id of the commit before it.

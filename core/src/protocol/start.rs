@@ -273,7 +273,9 @@ fn after_a_change(written: i32, found: i32) -> String {
     if found > written {
         format!("keys have moved; `tripline state repartition --to {found}` moves their state, too")
     } else {
-        format!("a topic loses no partition, so it was made anew; make it with {written}, or begin with another app.id")
+        format!(
+            "if `state repartition` ran while this process did, start it again; else the topic was made anew, for none loses a partition: make it with {written}, or begin with another app.id"
+        )
     }
 }
 
@@ -449,7 +451,7 @@ mod tests {
             told(8)
         );
         assert!(
-            told(3).ends_with("it was made anew; make it with 4, or begin with another app.id"),
+            told(3).ends_with("none loses a partition: make it with 4, or begin with another app.id"),
             "no repartition makes less: {}",
             told(3)
         );

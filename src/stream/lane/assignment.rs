@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// How long an assignment waits for the first offsets of its partitions.
+const FIRST_OFFSETS_WITHIN: Duration = Duration::from_secs(1);
+
 impl Driver {
     pub(super) fn ids(&self, list: &TopicPartitionList) -> Vec<TaskId> {
         if list.count() == 0 {
@@ -21,10 +24,8 @@ impl Driver {
     pub(super) fn on_assign(&mut self, consumer: &BaseConsumer<Context>, list: &mut TopicPartitionList) {
         // An explicit offset always: without one the client would ask for the committed one and block on a pending commit.
         // It is an absolute one: a logical one (beginning, end) is looked up at the broker, and a late answer to that would
-        // move the position after our seek. What is read at 0 before the pause takes effect is dropped by `on_record`.
-        if list.count() > 0 {
-            let _ = list.set_all_offsets(Offset::Offset(0));
-        }
+        // move the position after our seek. What is read there before the pause takes effect is dropped by `on_record`.
+        self.set_first_offsets(consumer, list);
         if let Err(error) = consumer.incremental_assign(list) {
             warn!(lane = self.number, %error, "assign failed: the consumer is rebuilt");
             self.consumer_is_dead = true;
@@ -41,6 +42,18 @@ impl Driver {
         info!(lane = self.number, tasks = tasks.len(), "partitions assigned");
         let effects = self.protocol.step(Input::Assigned(tasks));
         self.perform(Some(consumer), effects);
+    }
+
+    /// Partitions are assigned at the first offset that they have: the client may ask for records before the pause takes effect, and a
+    /// partition whose first records retention has taken would then stop for good.
+    fn set_first_offsets(&self, consumer: &BaseConsumer<Context>, list: &mut TopicPartitionList) {
+        let found = first_offsets(consumer, list).inspect_err(|error| debug!(lane = self.number, %error, "first offsets are not known"));
+        let ids: Vec<_> = list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
+        for (topic, partition) in ids {
+            let element = found.as_ref().ok().and_then(|found| found.find_partition(&topic, partition));
+            let first = element.filter(|element| element.error().is_ok()).and_then(|element| element.offset().to_raw());
+            let _ = list.set_partition_offset(&topic, partition, Offset::Offset(first.filter(|first| *first >= 0).unwrap_or(0)));
+        }
     }
 
     pub(super) fn on_revoke(&mut self, consumer: &BaseConsumer<Context>, list: &TopicPartitionList) {
@@ -168,6 +181,16 @@ impl Driver {
                         resume.push(id);
                     }
                 }
+                // It does not fetch any more, and no seek changes that.
+                (Err(error), _) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {
+                    warn!(
+                        lane = self.number,
+                        topic = element.topic(),
+                        partition = element.partition(),
+                        "a partition has stopped: the consumer is rebuilt"
+                    );
+                    self.consumer_is_dead = true;
+                }
                 (Err(error), _) => debug!(lane = self.number, %error, "seek of one partition failed, tried again"),
                 (Ok(()), None) => {}
             }
@@ -179,4 +202,15 @@ impl Driver {
             warn!(lane = self.number, %error, "resume failed");
         }
     }
+}
+
+/// The first offset that each partition still has, by one question.
+fn first_offsets(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+    let mut firsts = list.clone();
+    if firsts.count() == 0 {
+        return Ok(firsts);
+    }
+    // As times, these are "the first there is" in Kafka's protocol.
+    firsts.set_all_offsets(Offset::Beginning)?;
+    consumer.offsets_for_times(firsts, FIRST_OFFSETS_WITHIN)
 }

@@ -6,8 +6,9 @@ use crate::state::StoreError;
 /// Damaged stores that a lane rebuilds within [`SPOILED_WITHIN`]; more of them are no accident, and the disk is given up.
 const SPOILED_LIMIT: usize = 10;
 const SPOILED_WITHIN: Duration = Duration::from_secs(3_600);
-/// How long the ends of a lane's partitions are asked for, all together, and when again.
+/// How long the ends of a lane's partitions are asked for, all together and each, and when again.
 const RANGE_WITHIN: Duration = Duration::from_secs(3);
+const RANGE_ASKED: Duration = Duration::from_millis(500);
 const RANGE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why a lane ended before it was asked to.
@@ -38,21 +39,8 @@ pub enum LaneError {
     #[error("the thread that restores tasks could not start or has ended: please report it with the log")]
     Restorer,
     /// A position is gone.
-    #[error(
-        "the committed offset {offset} of {topic}/{partition} is outside what the topic has ({low}..{high}): records were deleted before they were read, or the topic was made anew; to go on with what is there, stop every worker and run `tripline state adopt --topic {topic} --partition {partition} --offset earliest`"
-    )]
-    OutOfRange {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
-        /// The committed offset.
-        offset: i64,
-        /// First offset there is.
-        low: i64,
-        /// End of the partition.
-        high: i64,
-    },
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
 }
 
 impl Driver {
@@ -81,36 +69,38 @@ impl Driver {
         if self.look_at_range.is_none_or(|at| now < at) {
             return;
         }
-        self.look_at_range = None;
-        let deadline = now + RANGE_WITHIN;
-        for (id, task) in self.tasks.iter().filter(|(_, task)| task.seek.is_none()) {
+        let (mut all_answered, deadline) = (true, now + RANGE_WITHIN);
+        for (id, task) in &self.tasks {
             let topic = self.shared.topic(*id);
-            let left = deadline.saturating_duration_since(Instant::now());
-            match consumer.fetch_watermarks(topic, id.partition, left) {
+            match consumer.fetch_watermarks(topic, id.partition, RANGE_ASKED) {
                 Ok((low, high)) if task.next < low || task.next > high => {
-                    let (topic, offset) = (topic.to_owned(), task.next);
-                    self.fatal = Some(LaneError::OutOfRange { topic, partition: id.partition, offset, low, high });
+                    self.fatal = Some(OutOfRange { topic: topic.to_owned(), partition: id.partition, offset: task.next, low, high }.into());
                     return;
                 }
                 Ok(_) => {}
                 Err(error) => {
                     debug!(lane = self.number, topic, partition = id.partition, %error, "the ends of a partition are not known");
-                    self.look_at_range = Some(Instant::now() + RANGE_AGAIN);
+                    all_answered = false;
                 }
             }
-            if self.shared.is_stopping() || left.is_zero() {
-                self.look_at_range = Some(Instant::now() + RANGE_AGAIN);
+            if self.shared.is_stopping() || Instant::now() >= deadline {
+                all_answered = false;
                 break;
             }
         }
-        // Every position is fine: the client lost its own. A seek in progress repairs that; otherwise only a new consumer does.
-        if self.look_at_range.is_none() && self.tasks.values().all(|task| task.seek.is_none()) && !self.is_restoring() {
+        // Every position is fine: the client lost its own, and only a new consumer finds it again. What is restored or sought meanwhile
+        // may be what it lost, so those come first.
+        let is_settled = self.tasks.values().all(|task| task.seek.is_none()) && !self.is_restoring();
+        if all_answered && is_settled {
             self.consumer_is_dead = true;
+        } else {
+            self.look_at_range = Some(Instant::now() + RANGE_AGAIN);
         }
     }
 
     /// The consumer is thrown away: nothing that it owns may become visible any more.
     pub(super) fn on_consumer_death(&mut self, consumer: &BaseConsumer<Context>) {
+        self.look_at_range = None;
         self.tell_touched();
         let tasks: Vec<TaskId> = self.protocol.tasks().collect();
         let effects = self.protocol.step(Input::Lost(tasks));

@@ -3,8 +3,8 @@
 use super::progress::Progress;
 use super::refused::Refused;
 use super::{
-    DISCARD_AFTER_MS, MARKER_PREFIX, ROUTER_PREFIX, Ready, Request, RestoreError, fingerprint, format_fingerprint, marker_key, patience,
-    time_key,
+    DISCARD_AFTER_MS, MARKER_PREFIX, OutOfRange, ROUTER_PREFIX, Ready, Request, RestoreError, fingerprint, format_fingerprint, marker_key,
+    patience, time_key,
 };
 use crate::config::Start;
 use crate::state::{DUE_INDEX, StoreError, TaskState, TaskStore};
@@ -77,7 +77,9 @@ impl Job<'_> {
         match self.start_at(&found) {
             // Somebody else has committed, or is about to: the group has moved on, and our lane will hear of it. Nobody reset
             // anything.
-            Err(RestoreError::Halt { .. }) if !self.ask_offset(&self.clients.committed).is_ok_and(|now| now == found) => {
+            Err(RestoreError::Halt { .. } | RestoreError::OutOfRange(_))
+                if !self.ask_offset(&self.clients.committed).is_ok_and(|now| now == found) =>
+            {
                 Err(RestoreError::Moved(task.partition))
             }
             outcome => outcome,
@@ -87,10 +89,10 @@ impl Job<'_> {
     fn start_at(&self, (offset, text): &(Option<i64>, String)) -> Result<Ready, RestoreError> {
         let (task, offset) = (self.task, *offset);
         let metadata = Metadata::read(text).map_err(|h| self.halt(h))?;
-        if let (Some(offset), Some(metadata)) = (offset, &metadata) {
-            self.check_fingerprint(offset, metadata)?;
-        }
-        let topic_id = self.topic_id(metadata.as_ref())?;
+        let topic_id = match offset {
+            Some(offset) => self.same_topic(offset, metadata.as_ref())?,
+            None => self.topic_id(None)?,
+        };
         if task.topic > 0 {
             return Ok(Ready { topic_id, ..self.router(offset, metadata)? });
         }

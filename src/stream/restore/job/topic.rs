@@ -1,6 +1,6 @@
 //! Whether an input topic is still the one that was read so far.
 
-use super::{Job, Metadata, RestoreError, access, changelog, fingerprint, format_fingerprint};
+use super::{Job, Metadata, OutOfRange, RestoreError, access, changelog, fingerprint, format_fingerprint};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -9,13 +9,24 @@ use tracing::warn;
 use tripline_core::protocol::start::{self, Halt};
 
 impl Job<'_> {
+    /// The topic's id, if it is the one that was read so far and still has the committed offset. A client that begins to read where
+    /// there is nothing says so, but not of which partition, and has to be made anew.
+    pub(super) fn same_topic(&self, offset: i64, metadata: Option<&Metadata>) -> Result<Option<String>, RestoreError> {
+        let (topic, partition) = (self.topic().to_owned(), self.task.partition);
+        let (low, high) = self.ends(&topic, partition)?;
+        if let Some(metadata) = metadata {
+            self.check_fingerprint(offset, metadata, (low, high))?;
+        }
+        let topic_id = self.topic_id(metadata)?;
+        if (low..=high).contains(&offset) { Ok(topic_id) } else { Err(OutOfRange { topic, partition, offset, low, high }.into()) }
+    }
+
     /// A topic that was deleted and created again is read on at the old offset without any error by Kafka. The record before
     /// the committed offset tells: if it is still there it must be the one that was processed.
-    pub(super) fn check_fingerprint(&self, next_offset: i64, metadata: &Metadata) -> Result<(), RestoreError> {
+    fn check_fingerprint(&self, next_offset: i64, metadata: &Metadata, (low, high): (i64, i64)) -> Result<(), RestoreError> {
         if metadata.fingerprint.is_empty() || next_offset == 0 {
             return Ok(());
         }
-        let (low, high) = self.ends(self.topic(), self.task.partition)?;
         if high < next_offset {
             return Err(self.halt(Halt::Recreated { next_offset }));
         }
