@@ -17,7 +17,7 @@ use super::{Failure, code, print};
 use crate::config::Config;
 use crate::stream::group::Found;
 use adoption::OffsetChoice;
-use tripline_core::protocol::start::{LAYOUT, Marker, Metadata};
+use tripline_core::protocol::start::{Marker, Metadata};
 
 /// What to do.
 #[derive(Debug, Clone, clap::Subcommand)]

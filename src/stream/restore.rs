@@ -4,6 +4,7 @@
 //! that has to wait does not hold up the others. What to do is decided by [`tripline_core::protocol::start`]; [`job`] does
 //! it: the offset, the store, the changelog behind the store.
 
+mod clients;
 mod job;
 mod pool;
 mod progress;
@@ -196,6 +197,13 @@ pub struct OutOfRange {
     pub low: i64,
     /// End of the partition.
     pub high: i64,
+}
+
+impl OutOfRange {
+    /// That an offset lies between the ends of its partition.
+    pub fn check(topic: &str, partition: i32, offset: i64, (low, high): (i64, i64)) -> Result<(), OutOfRange> {
+        if (low..=high).contains(&offset) { Ok(()) } else { Err(OutOfRange { topic: topic.to_owned(), partition, offset, low, high }) }
+    }
 }
 
 /// What an operator can do about it, unless the reason says so itself.

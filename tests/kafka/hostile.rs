@@ -1,11 +1,11 @@
 //! Hands that are not ours: foreign records in the changelog, foreign words in the offsets, topics made anew, partitions added,
 //! records gone before they were read. Each stops with a message that says what to do, or goes on as documented.
 
+use crate::growth;
 use crate::line::{Line, PATIENCE, Running, Setup, assert_equal, generated};
 use anyhow::{Context, Result, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use std::convert::Infallible;
@@ -64,14 +64,9 @@ fn add_partitions(line: &Line, topic: &str, count: usize) -> Result<()> {
 }
 
 fn set_offset(line: &Line, topic: &str, partition: i32, offset: i64, metadata: &str) -> Result<()> {
-    let mut config = line.kafka.client_config();
-    let consumer: BaseConsumer = config.set("group.id", &line.app).set("enable.auto.commit", "false").create()?;
-    let mut list = TopicPartitionList::new();
-    let mut element = list.add_partition(topic, partition);
-    element.set_offset(Offset::Offset(offset))?;
-    element.set_metadata(metadata);
     // Static members leave no word: their place is free after the session's time.
-    wait_until(Duration::from_secs(30), "the group is empty", || consumer.commit(&list, CommitMode::Sync).is_ok())
+    let set = || growth::set_offset(line, topic, partition, offset, metadata).is_ok();
+    wait_until(Duration::from_secs(30), "the group is empty", set)
 }
 
 /// Takes the changelog's word for the input's partition, with these arguments, as soon as the group is empty.

@@ -4,7 +4,7 @@ use super::finding::Findings;
 use super::states::States;
 use super::{Audit, Kind, NoteKind, Place, Role, Stamp, Task, Window};
 use crate::protocol::CommitId;
-use crate::protocol::start::{LAYOUT, Marker, Metadata};
+use crate::protocol::start::{Marker, Metadata};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Tombstones under markers' keys that are kept until all is read: more than a move of any input leaves.
@@ -150,8 +150,7 @@ impl Markers {
             }
             return;
         };
-        let marker = serde_json::from_slice::<Marker>(value).ok().filter(|marker| marker.v == LAYOUT);
-        let Some((marker, CommitId(id))) = marker.and_then(|m| CommitId::from_hex(&m.commit_id).map(|id| (m, id))) else {
+        let Some((marker, CommitId(id))) = Marker::parse(value).and_then(|m| CommitId::from_hex(&m.commit_id).map(|id| (m, id))) else {
             self.states.unknown(task);
             self.findings.note(NoteKind::UnreadableMarkers);
             return;

@@ -363,6 +363,13 @@ impl CommitId {
     }
 }
 
+impl Marker {
+    /// Reads the value of a record under a marker's key; `None` if it is no marker of this layout.
+    pub fn parse(value: &[u8]) -> Option<Marker> {
+        serde_json::from_slice::<Marker>(value).ok().filter(|marker| marker.v == LAYOUT)
+    }
+}
+
 impl Metadata {
     /// Reads the metadata of an offset commit; `None` if it is not ours.
     pub fn parse(text: &str) -> Option<Metadata> {

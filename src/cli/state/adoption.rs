@@ -1,6 +1,6 @@
 //! What an adoption writes, decided from the newest marker without a broker.
 
-use super::{Found, LAYOUT, Marker, Metadata};
+use super::{Found, Marker, Metadata};
 use std::fmt::Write;
 use std::str::FromStr;
 use tripline_core::protocol::start::Halt;
@@ -58,8 +58,9 @@ impl Adoption {
         let Some(marker) = marker else {
             return Err("the changelog has no marker of it: nothing to adopt; without the group's offset of that partition the task would begin anew".to_owned());
         };
-        let marker = serde_json::from_slice::<Marker>(marker).ok().filter(|marker| marker.v == LAYOUT);
-        let Some(marker) = marker else { return Err("its newest marker is of a layout that this binary does not read".to_owned()) };
+        let Some(marker) = Marker::parse(marker) else {
+            return Err("its newest marker is of a layout that this binary does not read".to_owned());
+        };
         if marker.partitions > tasks || (marker.partitions < tasks && !is_router) {
             return Err(Halt::Partitions { written: marker.partitions, found: tasks }.to_string());
         }
@@ -123,7 +124,7 @@ impl Adoption {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tripline_core::protocol::start::{Plan, marker_met, plan};
+    use tripline_core::protocol::start::{LAYOUT, Plan, marker_met, plan};
 
     fn marker() -> Marker {
         Marker {

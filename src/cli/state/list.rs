@@ -1,7 +1,7 @@
 //! `tripline state list`: where each task stands, and how it would start.
 
 use super::group::{Group, Task};
-use super::{Failure, LAYOUT, ListArgs, Marker, code, print, refused};
+use super::{Failure, ListArgs, Marker, code, print, refused};
 use crate::cli::Output;
 use crate::cli::draw::{aligned, clean};
 use crate::config::{Config, KeyedBy};
@@ -98,10 +98,7 @@ impl Row {
         // worker that goes on meanwhile would otherwise be told as offsets that were reset.
         let marker = group.newest_marker(task, tasks)?;
         let found = group.offset_of(task)?;
-        let read = |(bytes, offset): (Vec<u8>, i64)| {
-            let marker = serde_json::from_slice::<Marker>(&bytes).ok().filter(|marker| marker.v == LAYOUT);
-            marker.ok_or(Halt::UnreadableMarker { offset })
-        };
+        let read = |(bytes, offset): (Vec<u8>, i64)| Marker::parse(&bytes).ok_or(Halt::UnreadableMarker { offset });
         let marker = marker.map(read).transpose();
         let (low, end) = group.ends(&task.topic, task.partition)?;
         let too_old_ms = jiff::Timestamp::now().as_millisecond() - DISCARD_AFTER_MS;

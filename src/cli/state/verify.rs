@@ -189,17 +189,14 @@ impl Task<'_> {
     fn all(&self, passes: u64) -> Result<Result<Verified, Full>, Failure> {
         let Local { seq, marker_offset, .. } = *self.local;
         let (low, end) = self.group.ends(&self.group.config.changelog_topic(), self.partition)?;
-        // Of states that another changelog tells of nothing is to be said.
-        let foreign = |why| Verified { partition: self.partition, seq, marker_offset, low, foreign: why, ..Verified::default() };
-        let mut verified = foreign(self.beyond(low, end));
-        if verified.foreign.is_some() {
-            return Ok(Ok(verified));
-        }
+        let nothing_compared = |foreign| Verified { partition: self.partition, seq, marker_offset, low, foreign, ..Verified::default() };
+        let mut verified = nothing_compared(None);
         for pass in 0..passes {
             let mut fold = Fold::new(Share { pass, passes }, MOST_ENTITIES);
             match self.read((low, end), &mut fold)? {
                 Ok(None) => {}
-                Ok(why) => return Ok(Ok(foreign(why))),
+                // Of states that another changelog tells of nothing is to be said.
+                Ok(why) => return Ok(Ok(nothing_compared(why))),
                 Err(Full) => return Ok(Err(Full)),
             }
             self.compare(&mut fold, &mut verified)?;
@@ -207,18 +204,15 @@ impl Task<'_> {
         Ok(Ok(verified))
     }
 
-    /// Why no state can be compared: the changelog has nothing of the store's time.
-    fn beyond(&self, low: i64, end: i64) -> Option<String> {
-        match self.local.marker_offset {
-            at if at >= end => Some(format!("the changelog ends at offset {end}, before the store's commit: it was made anew")),
-            at if at < low => Some(format!("the changelog begins at offset {low}, after the store's commit: they cannot be compared")),
-            _ => None,
-        }
-    }
-
     /// Folds the changelog; answers what speaks against the store's commit being in it.
     fn read(&self, (low, end): (i64, i64), fold: &mut Fold) -> Result<Result<Option<String>, Full>, Failure> {
         let marker_offset = self.local.marker_offset;
+        if marker_offset >= end {
+            return Ok(Ok(Some(format!("the changelog ends at offset {end}, before the store's commit: it was made anew"))));
+        }
+        if marker_offset < low {
+            return Ok(Ok(Some(format!("the changelog begins at offset {low}, after the store's commit: they cannot be compared"))));
+        }
         let (key, mut foreign, mut full) = (marker_key(None, self.partition), None, false);
         self.group.read_changelog(self.partition, (low, end), |found, value, offset| {
             if offset == marker_offset {

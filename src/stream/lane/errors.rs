@@ -73,11 +73,12 @@ impl Driver {
         for (id, task) in &self.tasks {
             let topic = self.shared.topic(*id);
             match consumer.fetch_watermarks(topic, id.partition, RANGE_ASKED) {
-                Ok((low, high)) if task.next < low || task.next > high => {
-                    self.fatal = Some(OutOfRange { topic: topic.to_owned(), partition: id.partition, offset: task.next, low, high }.into());
-                    return;
+                Ok(ends) => {
+                    if let Err(gone) = OutOfRange::check(topic, id.partition, task.next, ends) {
+                        self.fatal = Some(gone.into());
+                        return;
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => {
                     debug!(lane = self.number, topic, partition = id.partition, %error, "the ends of a partition are not known");
                     all_answered = false;

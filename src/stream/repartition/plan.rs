@@ -111,13 +111,19 @@ pub enum Verdict {
 impl Plan {
     /// Decides. `tasks` is what the group has for the partitions of the keyed topic, `routers` what it has for those of the other inputs.
     pub fn decide(group: &str, topic: &str, tasks: &[Found], routers: &[(String, i32, Found)], to: i32) -> Result<Verdict, Refusal> {
+        let known = |name: &str, partition: i32, found: &Found| match found {
+            Found::Ours(offset, metadata) => Ok(Some((*offset, metadata.clone()))),
+            Found::Nothing => Ok(None),
+            Found::Newer(_, layout) => Err(Refusal::Newer { topic: name.to_owned(), partition, layout: *layout }),
+            Found::Foreign(_) => Err(Refusal::Unknown { topic: name.to_owned(), partition }),
+        };
         let Some(written) = tasks.first().and_then(Found::metadata).map(|metadata| metadata.partitions) else {
             let any = tasks.iter().any(|found| *found != Found::Nothing);
-            let topic = topic.to_owned();
-            return Err(match tasks.first() {
-                Some(Found::Newer(_, layout)) => Refusal::Newer { topic, partition: 0, layout: *layout },
-                _ if any => Refusal::Unknown { topic, partition: 0 },
-                _ => Refusal::NothingCommitted { group: group.to_owned(), topic },
+            tasks.first().map(|first| known(topic, 0, first)).transpose()?;
+            return Err(if any {
+                Refusal::Unknown { topic: topic.to_owned(), partition: 0 }
+            } else {
+                Refusal::NothingCommitted { group: group.to_owned(), topic: topic.to_owned() }
             });
         };
         if to < written || (to == written && tasks.len() as i32 > to) {
@@ -126,12 +132,6 @@ impl Plan {
         if tasks.len() as i32 > to {
             return Err(Refusal::Larger { topic: topic.to_owned(), has: tasks.len() as i32 });
         }
-        let known = |name: &str, partition: i32, found: &Found| match found {
-            Found::Ours(offset, metadata) => Ok(Some((*offset, metadata.clone()))),
-            Found::Nothing => Ok(None),
-            Found::Newer(_, layout) => Err(Refusal::Newer { topic: name.to_owned(), partition, layout: *layout }),
-            Found::Foreign(_) => Err(Refusal::Unknown { topic: name.to_owned(), partition }),
-        };
         let mut lives = Vec::new();
         for (partition, found) in (0..).zip(tasks) {
             let life = known(topic, partition, found)?;

@@ -1,5 +1,6 @@
 //! One task's restore: the group's offset, the local store, the changelog behind the store.
 
+use super::clients::Clients;
 use super::progress::Progress;
 use super::refused::Refused;
 use super::{
@@ -10,7 +11,7 @@ use crate::config::Start;
 use crate::state::{DUE_INDEX, StoreError, TaskState, TaskStore};
 use crate::stream::Shared;
 use crate::stream::access;
-use crate::stream::changelog::{self, Entry, Isolation, Quiet, ReadError, Span};
+use crate::stream::changelog::{self, Entry, Quiet, ReadError, Span};
 use crate::stream::failpoints::{self, Point};
 use crate::stream::group::Pending;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -19,7 +20,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
-use tripline_core::protocol::start::{self, Halt, LAYOUT, Local, Marker, Metadata, Plan};
+use tripline_core::protocol::start::{self, Halt, Local, Marker, Metadata, Plan};
 use tripline_core::protocol::{CommitId, Committed, TaskId};
 use tripline_core::state::StateError;
 use tripline_core::stream_time::SourceTimes;
@@ -31,29 +32,9 @@ const ASK_FOR: Duration = Duration::from_secs(1);
 /// How long a restore waits for another lane to let go of a store before the lane is told.
 const HELD_FOR: Duration = Duration::from_secs(5);
 
-/// The clients of one restore thread.
-pub(super) struct Clients {
-    committed: BaseConsumer<Quiet>,
-    ends: BaseConsumer<Quiet>,
-}
-
-impl Clients {
-    pub(super) fn connect(shared: &Shared) -> KafkaResult<Clients> {
-        let client = |isolation, memory| changelog::client(&shared.base, &shared.config.app.id, isolation, memory);
-        let fetched = shared.memory.lane().restore_fetched;
-        Ok(Clients { committed: client(Isolation::Committed, fetched)?, ends: client(Isolation::Uncommitted, changelog::FEW)? })
-    }
-
-    /// See [`changelog::hear`].
-    pub(super) fn hear(&self) {
-        changelog::hear(&self.committed);
-        changelog::hear(&self.ends);
-    }
-
-    /// Does what is asked.
-    pub(super) fn restore(&self, shared: &Shared, request: &Request) -> Result<Ready, RestoreError> {
-        Job { clients: self, shared, request, task: request.task }.run()
-    }
+/// Does what is asked.
+pub(super) fn restore(clients: &Clients, shared: &Shared, request: &Request) -> Result<Ready, RestoreError> {
+    Job { clients, shared, request, task: request.task }.run()
 }
 
 /// The newest record time that a task saw, and how far it has heard from its sources.
@@ -392,8 +373,7 @@ impl Job<'_> {
 
     /// A marker of ours. Another record under its key is passed by: the one that is looked for is known by its commit id.
     fn marker(&self, value: Option<&[u8]>, offset: i64) -> Option<Marker> {
-        let marker = value.and_then(|v| serde_json::from_slice::<Marker>(v).ok());
-        let ours = marker.filter(|marker| marker.v == LAYOUT && marker.app == self.shared.config.app.id);
+        let ours = value.and_then(Marker::parse).filter(|marker| marker.app == self.shared.config.app.id);
         if ours.is_none() {
             warn!(partition = self.task.partition, offset, "passed by a record under a marker's key that is no marker of ours");
         }

@@ -1,6 +1,7 @@
 //! The threads of a lane that restore its tasks.
 
-use super::job::Clients;
+use super::clients::Clients;
+use super::job;
 use super::{Answer, Ready, Request, RestoreError};
 use crate::stream::Shared;
 use rdkafka::error::KafkaError;
@@ -41,10 +42,13 @@ fn serve(shared: &Arc<Shared>, asked: &Mutex<Receiver<Request>>, answers: &Sende
     loop {
         // The lock is held while waiting: the other threads wait for it instead.
         let received = asked.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(HEARD_EVERY);
-        clients.iter().for_each(Clients::hear);
         let request = match received {
             Ok(request) => request,
-            Err(RecvTimeoutError::Timeout) => continue,
+            // Not before a request: a task waits for that.
+            Err(RecvTimeoutError::Timeout) => {
+                clients.iter().for_each(Clients::hear);
+                continue;
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let answer = Answer { task: request.task, generation: request.generation, outcome: restore(shared, &mut clients, &request) };
@@ -61,7 +65,7 @@ fn restore(shared: &Arc<Shared>, clients: &mut Option<Clients>, request: &Reques
     }
     let started = Instant::now();
     // A panic in here must not leave the lane waiting for ever.
-    let attempt = || connected(shared, clients, request)?.restore(shared, request);
+    let attempt = || job::restore(connected(shared, clients, request)?, shared, request);
     let outcome = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or(Err(RestoreError::Panicked(partition)));
     shared.metrics.restore.seconds.observe(started.elapsed().as_secs_f64());
     match &outcome {

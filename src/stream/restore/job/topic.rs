@@ -12,13 +12,13 @@ impl Job<'_> {
     /// The topic's id, if it is the one that was read so far and still has the committed offset. A client that begins to read where
     /// there is nothing says so, but not of which partition, and has to be made anew.
     pub(super) fn same_topic(&self, offset: i64, metadata: Option<&Metadata>) -> Result<Option<String>, RestoreError> {
-        let (topic, partition) = (self.topic().to_owned(), self.task.partition);
-        let (low, high) = self.ends(&topic, partition)?;
+        let ends = self.ends(self.topic(), self.task.partition)?;
         if let Some(metadata) = metadata {
-            self.check_fingerprint(offset, metadata, (low, high))?;
+            self.check_fingerprint(offset, metadata, ends)?;
         }
         let topic_id = self.topic_id(metadata)?;
-        if (low..=high).contains(&offset) { Ok(topic_id) } else { Err(OutOfRange { topic, partition, offset, low, high }.into()) }
+        OutOfRange::check(self.topic(), self.task.partition, offset, ends)?;
+        Ok(topic_id)
     }
 
     /// A topic that was deleted and created again is read on at the old offset without any error by Kafka. The record before
